@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from trainer.data import exif, pillow_decoding
 from trainer.data.bad_examples import BadExamples
-from trainer.data.indexed import IndexedDataset
+from trainer.data.indexed import NO_LABEL, IndexedDataset
 from trainer.system.cores import usable
 
 # Maps a file's bytes [], its EXIF orientation (or None) and the example's position, int64 [], to
@@ -31,6 +31,7 @@ Decode = Callable[[tf.Tensor, tf.Tensor | None, tf.Tensor], tf.Tensor]
 # Larger chunks would delay the first batch and take more memory in each thread.
 _LARGEST_CHUNK = 16
 _UNKNOWN_LABEL = "its label is not one of the run's classes"
+_NO_LABEL = "it has no label. If no example of this split has one, choose another split"
 
 
 def chunk_size(batch_size: int) -> int:
@@ -181,7 +182,7 @@ class _Chunks:
 
     def _decoded_alone(
         self, index: int, position: int, *, again: bool = True
-    ) -> tuple[np.ndarray, np.ndarray] | None:
+    ) -> tuple[np.ndarray, int] | None:
         """Decodes an example eagerly; records the reason and returns None if the example is bad.
 
         An example that was bad at an earlier position is tried again, because a random crop of a
@@ -194,11 +195,11 @@ class _Chunks:
                 fetched = [values[0] for values in source.fetch(tf.constant([index], tf.int64))]
                 if fetched[0].numpy() == b"":
                     reason = source.unread(index) or "its file is missing or damaged"
-                elif 0 <= source.open(*fetched).label < source.classes:
-                    image, label = self._example(tf.constant(position, tf.int64), *fetched)
-                    return image.numpy(), label.numpy()
+                elif 0 <= (label := int(source.open(*fetched).label)) < source.classes:
+                    image, _ = self._example(tf.constant(position, tf.int64), *fetched)
+                    return image.numpy(), label
                 else:
-                    reason = _UNKNOWN_LABEL
+                    reason = _NO_LABEL if label == NO_LABEL else _UNKNOWN_LABEL
             except tf.errors.OpError as error:
                 # Remove the names of TensorFlow's functions from the reason.
                 text = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", error.message, flags=re.DOTALL)
@@ -212,7 +213,7 @@ class _Chunks:
                     reason = known or (f"it is damaged: {reason}" if invalid else reason)
             except pillow_decoding.UndecodableError as error:
                 reason = str(error)
-        repairs = again and reason != _UNKNOWN_LABEL and source.fetch_again
+        repairs = again and reason not in (_UNKNOWN_LABEL, _NO_LABEL) and source.fetch_again
         if repairs and repairs(index):
             return self._decoded_alone(index, position, again=False)
         self.bad.add(source.describe(index), reason.rstrip("."))

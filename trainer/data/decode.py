@@ -31,6 +31,7 @@ CROP_ASPECT = (3 / 4, 4 / 3)
 # Attempts to find a crop that fits. If all fail, the crop is the whole image. This happens once in
 # 10⁴ crops of an image with sides 3:4.
 _ATTEMPTS = 10
+TOO_MANY_PIXELS = "too many pixels"  # Text in the error about an image with too many pixels.
 CENTRAL = 0.875  # Side of the central crop / shorter side of the image, such as 224 / 256.
 # Steps that turn an image upright. Rows and columns are swapped first if the EXIF orientation is 5
 # or more. Then the rows are reversed if _ROWS_REVERSED[orientation] is True, and the columns if
@@ -177,7 +178,7 @@ def _bounded(size: tf.Tensor, max_pixels: int) -> tf.Operation:
     height, width = tf.unstack(tf.cast(size[:2], tf.int64))
     # Each side is checked too, because the product of two sides near 2³² overflows int64.
     small = (height <= max_pixels) & (width <= max_pixels) & (height * width <= max_pixels)
-    return tf.debugging.Assert(small, ["too many pixels", size])
+    return tf.debugging.Assert(small, [TOO_MANY_PIXELS, size])
 
 
 def _cropped(

@@ -9,13 +9,15 @@ import tensorflow as tf
 
 from trainer.data.decode import MAX_PIXELS
 
+NO_LABEL = -2  # Label of an example that has none; −1 is that of a class that the run lacks.
+
 
 class Opened(NamedTuple):
     """One example, before it is decoded.
 
     Attributes:
       content: bytes [] of the encoded image.
-      label: int32 [], index of the example's class.
+      label: int32 [], index of the example's class; −1 if the run lacks the class, or NO_LABEL.
       orientation: int32 [], result of `exif.orientation`; None: the image counts as upright.
     """
 

@@ -99,7 +99,7 @@ def load(
     refuse_unknown(own_names, names, dataset, bad.skip)
     formats = set_files.formats(builder)
     if set_files.TFRECORD in formats and not streamed:
-        loaded = tfrecords.load(builder, split, image_size, names, name)
+        loaded = tfrecords.load(builder, split, image_size, names, name, max_pixels)
         counts = np.bincount(loaded.labels, minlength=len(names)).tolist()
         summary = split_summary(split, loaded.examples, names, counts)
         return dataclasses.replace(loaded, summary=summary)
@@ -252,9 +252,18 @@ def _fits(examples: int, shape: tuple[int, ...]) -> bool:
 def _needs_index(
     builder: tfds.core.DatasetBuilder, dataset: str, data_dir: str | None, reason: str
 ) -> UserError:
+    found = set_files.formats(builder)
+    formats = " and ".join(sorted(form.value for form in found))
     folder = f" --data_dir={shlex.quote(data_dir)}" if data_dir else ""
-    formats = " and ".join(sorted(form.value for form in set_files.formats(builder)))
+    if set_files.TFRECORD not in found:
+        remedy = f"Prepare it in another folder, once:\n{set_files.build_command(dataset)}"
+    elif open_folders.is_remote(data_dir):
+        remedy = (
+            "Copy it to a local folder, convert it there, once, and copy it back:\n"
+            f"python -m trainer convert --dataset={dataset} --data_dir=FOLDER"
+        )
+    else:
+        remedy = f"Convert it, once:\npython -m trainer convert --dataset={dataset}{folder}"
     return UserError(
-        f"{dataset} is prepared as {formats}, which has no index, and {reason}. Convert it, once:\n"
-        f"python -m trainer convert --dataset={dataset}{folder}"
+        f"{dataset} is prepared as {formats}, which has no index, and {reason}. {remedy}"
     )

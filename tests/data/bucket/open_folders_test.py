@@ -194,6 +194,14 @@ def test_a_damaged_local_file_is_read_from_the_bucket(place, sets, on_disk, mach
     assert any("is damaged; what cannot be read in it is read from" in each for each in logged)
 
 
+@GOOGLE
+def test_a_set_without_an_index_is_converted_on_a_local_disk(place, sets):
+    """The command convert refuses a bucket."""
+    upload(place, sets / "tfrecords")
+    with pytest.raises(UserError, match=r"Copy it to a local folder, .*\n.*--data_dir=FOLDER"):
+        sources.load("colour", "train", place.url, 8, augment=STREAMED)
+
+
 @S3
 def test_pictures_that_the_disk_damaged_are_fetched_again(place, sets, on_disk, machine, logged):
     upload(place, sets / "photographs")

@@ -93,6 +93,25 @@ def test_of_two_conversions_at_once_one_works(write_set, monkeypatch):
     assert made.count(None) == 1
 
 
+def test_a_format_that_cannot_be_converted_is_not_sent_to_convert(write_set):
+    """Training and convert named each other as the remedy."""
+    data_dir = write_set("colour", FEATURES, {"train": colour_examples(9)})
+    (path,) = pathlib.Path(data_dir).glob("colour/*/dataset_info.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"fileFormat": "riegeli"}))
+    remedy = (
+        r"prepared as riegeli.*\ntfds build colour --file_format=array_record --data_dir=FOLDER"
+    )
+    with pytest.raises(UserError, match=remedy):
+        load("colour", "train", data_dir, None)
+    with pytest.raises(UserError, match=remedy):
+        convert("colour", data_dir)
+
+
+def test_a_set_that_is_not_prepared_is_not_converted(tmp_path):
+    with pytest.raises(UserError, match=rf"cifar10 is not prepared in {tmp_path}: training prep"):
+        convert("cifar10", str(tmp_path))
+
+
 def test_an_image_folder_is_not_converted(tmp_path):
     with pytest.raises(UserError, match="needs no converting"):
         convert(f"image_folder:{tmp_path}", None)

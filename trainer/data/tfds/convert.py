@@ -55,9 +55,15 @@ def _convert(dataset: str, builder: tfds.core.DatasetBuilder) -> pathlib.Path | 
     formats = set_files.formats(builder) if is_prepared(builder) else set()
     if set_files.ARRAY_RECORD in formats:
         return None
-    if set_files.TFRECORD not in formats:
+    if formats and set_files.TFRECORD not in formats:
+        others = " and ".join(sorted(each.value for each in formats))
         raise UserError(
-            f"{dataset} is not prepared as tfrecord in {builder.data_dir_root}: training prepares "
+            f"{dataset} is prepared as {others}, and only tfrecord is converted. Prepare it in "
+            f"another folder:\n{set_files.build_command(dataset)}"
+        )
+    if not formats:
+        raise UserError(
+            f"{dataset} is not prepared in {builder.data_dir_root}: training prepares "
             "the format it needs. To convert a prepared set, give its --data_dir."
         )
     folder = pathlib.Path(builder.data_path)

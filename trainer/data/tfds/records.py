@@ -14,7 +14,7 @@ from trainer.data.bucket import open_folders
 from trainer.data.bucket.folder import BucketFolder
 from trainer.data.bucket.placeholders import is_placeholder
 from trainer.data.class_names import places
-from trainer.data.indexed import IndexedDataset, Opened
+from trainer.data.indexed import NO_LABEL, IndexedDataset, Opened
 from trainer.data.tfds import record_labels, set_files
 from trainer.data.tfds.remote_records import RemoteRecords
 from trainer.data.tfds.splits import count_split
@@ -82,8 +82,8 @@ def indexed(
         whole: whether to fetch the files of a set in a bucket now, because all records are read.
 
     Raises:
-        UserError: if files are missing, or this process may not open all files, or a set in a
-            bucket does not fit on the disk.
+        UserError: if files are missing or cannot be read, or this process may not open all files,
+            or a set in a bucket does not fit on the disk.
     """
     pieces = [
         piece
@@ -96,6 +96,7 @@ def indexed(
             f"{name}: {len(missing)} of {len(pieces)} files are missing, such as {missing[0]}.\n"
             "Restore them, or delete the folder and prepare it again."
         )
+    set_files.check_readable(pieces, name)
     shards = _Shards(pieces, set_files.fetch(pieces, name, whole=whole))
     image_key, label_key = builder.info.supervised_keys
     own_names = label_names(supervised_features(builder, name)[1], name)
@@ -111,7 +112,8 @@ def indexed(
         label = values[label_key]
         known = (label >= 0) & (label < len(own_names))
         own = tf.where(known, label, len(own_names))
-        return Opened(values[image_key], tf.gather(place_of, own))
+        place = tf.where(known, tf.gather(place_of, own), NO_LABEL)
+        return Opened(values[image_key], place)
 
     examples = count_split(builder.info.splits, split, name)
     return IndexedDataset(
@@ -244,6 +246,7 @@ def _allow_open_files(count: int) -> None:
 
 
 def features(image_key: str, label_key: str) -> dict[str, tf.io.FixedLenFeature]:
+    """Returns the features of a record that TensorFlow parses: an encoded image and a label."""
     return {
         image_key: tf.io.FixedLenFeature((), tf.string),
         label_key: tf.io.FixedLenFeature((), tf.int64),

@@ -1,5 +1,6 @@
 """Finds the files of a split in a prepared TFDS set, without TensorFlow."""
 
+import os
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -7,6 +8,7 @@ from tensorflow_datasets.core import dataset_info
 
 from trainer.data.bucket import open_folders
 from trainer.data.bucket.folder import BucketFolder
+from trainer.errors import UserError
 
 ARRAY_RECORD = tfds.core.FileFormat.ARRAY_RECORD
 TFRECORD = tfds.core.FileFormat.TFRECORD
@@ -18,6 +20,11 @@ def formats(builder: tfds.core.DatasetBuilder) -> set[tfds.core.FileFormat]:
     return {builder.info.file_format, *map(tfds.core.FileFormat, others)}
 
 
+def build_command(dataset: str) -> str:
+    """Returns TFDS's command that prepares a set as ArrayRecord in another folder."""
+    return f"tfds build {dataset} --file_format={ARRAY_RECORD.value} --data_dir=FOLDER"
+
+
 def pieces(
     builder: tfds.core.DatasetBuilder, split: str, file_format: tfds.core.FileFormat
 ) -> list[Any]:
@@ -26,6 +33,24 @@ def pieces(
         builder.info.as_proto, builder.data_path, file_format
     )
     return splits[split].file_instructions
+
+
+def check_readable(found: list[Any], name: str) -> None:
+    """Checks that the files of a split that exist can be read.
+
+    Args:
+        found: pieces of the split, from `pieces`.
+        name: name of the split for messages.
+
+    Raises:
+        UserError: if a file is a folder, or this process has no permission to read it.
+    """
+    for path in (str(piece.filename) for piece in found):
+        if os.path.exists(path) and not (os.path.isfile(path) and os.access(path, os.R_OK)):
+            raise UserError(
+                f"{name}: {path} is not a file that this process can read.\n"
+                "Make it readable, or delete its folder and prepare the set again."
+            )
 
 
 def fetch(found: list[Any], name: str, *, whole: bool) -> BucketFolder | None:

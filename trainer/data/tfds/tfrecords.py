@@ -5,6 +5,7 @@ ArrayRecord.
 """
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -12,7 +13,7 @@ import tensorflow_datasets as tfds
 
 from trainer.data.class_names import places
 from trainer.data.datasets import with_options
-from trainer.data.decode import whole
+from trainer.data.decode import TOO_MANY_PIXELS, whole
 from trainer.data.in_memory import InMemoryDataset, aligned_empty
 from trainer.data.tfds import records, set_files
 from trainer.data.tfds.splits import count_split
@@ -20,6 +21,8 @@ from trainer.errors import UserError
 from trainer.system.cores import usable
 
 _RECORDS_AT_ONCE = 256
+# Decodes a file's bytes [] to an image uint8 [h, w, c] of the given shape.
+Decode = Callable[[tf.Tensor, tuple[int, int, int]], tf.Tensor]
 
 
 def load(
@@ -28,6 +31,7 @@ def load(
     image_size: int | None,
     class_names: tuple[str, ...],
     name: str,
+    max_pixels: int,
 ) -> InMemoryDataset:
     """Decodes a split from TFRecord files into memory, in the order of the files.
 
@@ -41,21 +45,31 @@ def load(
         class_names: names of all classes of the set, and perhaps of other classes; a label becomes
             an index into these names.
         name: name of the split for messages.
+        max_pixels: a JPEG or PNG file with more pixels is an error.
 
     Raises:
-        UserError: if files are damaged, or examples have no label.
+        UserError: if files are damaged or cannot be read, an image has too many pixels, or examples
+            have no label.
     """
     image, label = records.supervised_features(builder, name)
     shape = image.shape if image_size is None else (image_size, image_size, image.shape[-1])
     examples = count_split(builder.info.splits, split, name)
     images, labels = aligned_empty((examples, *shape)), np.empty(examples, np.int64)
-    batches, count = _batches(builder, split, shape, name), 0
+    if None in image.shape:  # Only files, and not the set, tell the sizes of the images.
+        decode = _bounded(max_pixels)
+    elif image.shape[0] * image.shape[1] <= max_pixels:
+        decode = functools.partial(whole, max_pixels=None)
+    else:
+        raise _too_large(name, max_pixels)
+    batches, count = _batches(builder, split, shape, name, decode), 0
     try:
         for batch_images, batch_labels in batches.as_numpy_iterator():
             end = count + len(batch_labels)
             images[count:end], labels[count:end] = batch_images, batch_labels
             count = end
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as e:
+        if TOO_MANY_PIXELS in e.message:
+            raise _too_large(name, max_pixels) from e
         raise UserError(
             f"{name} is damaged in {builder.data_path}, among the {_RECORDS_AT_ONCE} "
             f"records from number {count:,}: delete that folder and prepare it again"
@@ -74,8 +88,27 @@ def load(
     return InMemoryDataset(images, place_of[labels], class_names, name)
 
 
+def _bounded(max_pixels: int) -> Decode:
+    """Returns a function that decodes an image, unless it is a JPEG or PNG of too many pixels."""
+
+    def other(encoded: tf.Tensor, channels: int, _: int) -> tf.Tensor:
+        return tf.io.decode_image(encoded, channels, expand_animations=False)
+
+    return functools.partial(whole, max_pixels=max_pixels, others=other)
+
+
+def _too_large(name: str, max_pixels: int) -> UserError:
+    return UserError(
+        f"an image of {name} has more pixels than --max_image_pixels={max_pixels}: raise that limit"
+    )
+
+
 def _batches(
-    builder: tfds.core.DatasetBuilder, split: str, shape: tuple[int, int, int], name: str
+    builder: tfds.core.DatasetBuilder,
+    split: str,
+    shape: tuple[int, int, int],
+    name: str,
+    decode: Decode,
 ) -> tf.data.Dataset:
     """Returns decoded batches (uint8 [n, h, w, c], int64 [n]) in the order of the files."""
     image_key, label_key = builder.info.supervised_keys
@@ -85,13 +118,14 @@ def _batches(
     def parse(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         example = tf.io.parse_example(serialized, features)
         images = tf.map_fn(
-            lambda encoded: whole(encoded, shape, max_pixels=None),
+            lambda encoded: decode(encoded, shape),
             example[image_key],
             fn_output_signature=tf.uint8,
         )
         return images, example[label_key]
 
     pieces = set_files.pieces(builder, split, set_files.TFRECORD)
+    set_files.check_readable(pieces, name)
     set_files.fetch(pieces, name, whole=True)
     files = [
         tf.data.TFRecordDataset(piece.filename).skip(piece.skip).take(piece.take)
