@@ -71,6 +71,18 @@ def test_a_header_that_is_cut_off_is_unknown(most):
     assert orientation(whole) == 6
 
 
+@pytest.mark.parametrize("mark", [b"", b"Exif\0\0"])
+@pytest.mark.parametrize("order", ["II", "MM"])
+def test_a_webp_that_is_cut_off_is_unknown(mark, order):
+    """The first bytes of a file may end anywhere in the EXIF chunk, which is the last one."""
+    exif = mark + tiff(order, 6)
+    chunks = b"VP8X" + struct.pack("<I", 10) + bytes(10) + b"VP8 " + struct.pack("<I", 8) + bytes(8)
+    chunks += b"EXIF" + struct.pack("<I", len(exif)) + exif
+    whole = b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WEBP" + chunks
+    assert orientation(whole) == 6
+    assert {orientation(whole[:end]) for end in range(16, len(whole))} == {None, 6}
+
+
 def test_damaged_exif_is_upright_or_unknown():
     whole = jpeg_with(tiff("MM", 6, before=9))
     assert orientation(jpeg_with(b"nonsense")) == 1

@@ -64,11 +64,16 @@ def _of_png(data: bytes) -> bytes | None:
 
 
 def _of_webp(data: bytes) -> bytes | None:
-    """Returns the content of the EXIF chunk, which follows the pixels; None if `data` lacks it."""
+    """Returns the content of the EXIF chunk, which follows the pixels.
+
+    The result is None if `data` lacks the chunk, or has less than its mark and TIFF's header.
+    """
     at = 12
     while at + 8 <= len(data):
         size = int.from_bytes(data[at + 4 : at + 8], "little")
         if data[at : at + 4] == b"EXIF":
+            if len(data) < at + 8 + min(size, len(_MARK) + 8):
+                return None
             return data[at + 8 : at + 8 + size].removeprefix(_MARK)
         at += 8 + size + size % 2
     return None
