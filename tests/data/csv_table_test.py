@@ -28,6 +28,14 @@ def test_tables_of_any_spelling_are_equal(tmp_path, content):
     assert (table.header, list(table.rows)) == (["path", "label"], ROWS)
 
 
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_blank_lines_before_the_header_are_skipped(tmp_path, line_end):
+    path = tmp_path / "labels.csv"
+    path.write_text(line_end.join(["", "", "path;label", "a,b.jpg;cat"]), newline="")
+    table = csv_table.read(str(path))
+    assert (table.header, list(table.rows)) == (["path", "label"], [(4, ["a,b.jpg", "cat"])])
+
+
 def test_lines_are_counted_across_quoted_line_breaks(tmp_path):
     path = tmp_path / "labels.csv"
     path.write_text('path,label\n"a\nb",cat\n\nc,dog\n')

@@ -71,7 +71,7 @@ def read(path: str) -> Table:
         rows; if a line has unbalanced quotes or another number of values than the header.
     """
     text = _text(path)
-    delimiter = max(_DELIMITERS, key=text.partition("\n")[0].count)
+    delimiter = max(_DELIMITERS, key=text.lstrip("\r\n").partition("\n")[0].count)
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True
     )
