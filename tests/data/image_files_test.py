@@ -70,6 +70,9 @@ def test_counts_join_classes_of_one_name():
         ("train", ["train"]),
         ("train[:90%]+extra", ["train", "extra"]),
         ("a[1:]+ b + a[:1]", ["a", "b"]),
+        ("fold 1.a", ["fold 1.a"]),
+        (" a [1:] + ", ["a"]),
+        ("", []),
     ],
 )
 def test_the_names_in_a_split(split, names):
@@ -85,3 +88,19 @@ def test_a_sum_has_the_pictures_and_classes_of_its_parts():
     assert both.left_out == {"hidden": 1}
     with pytest.raises(UserError, match=r"(?s)split 'test' of set .*train \(\d+\), val \(\d+\)"):
         select(parts, "test", "set")
+
+
+@pytest.mark.parametrize("name", ["fold 1", "fold.1", "v1/2", "a+b", "[a]", "\u00e9 1"])
+def test_a_split_of_any_name_is_selected_whole(name):
+    parts = {name: listed(*PATHS)[0], "empty": listed()[0]}
+    assert paths_of(select(parts, name, "set")) == PATHS
+    for slice_or_sum in (f"{name}[:1]", f"{name}+empty", "empty"):
+        with pytest.raises(UserError, match="is unknown, ill-formed or empty"):
+            select(parts, slice_or_sum, "set")
+
+
+def test_all_is_the_split_of_that_name_or_the_sum_of_all_splits():
+    parts = {"train": listed(*PATHS)[0], "val": listed(*PATHS[:3])[0]}
+    assert len(select(parts, "all", "set")) == len(PATHS) + 3
+    parts["all"] = listed(*PATHS[:2])[0]
+    assert len(select(parts, "all", "set")) == 2

@@ -38,6 +38,13 @@ def test_every_image_is_listed_once_with_any_name(touch):
     assert classes(root, "train") == ["a dog", "cat"]
 
 
+def test_a_split_has_any_name(touch):
+    root = touch("fold 1.a/cat/1.jpg", "fold 2/cat/1.jpg", "fold 2/dog/1.jpg")
+    assert paths(list_files(root, "fold 1.a")) == [f"{root}/fold 1.a/cat/1.jpg"]
+    assert classes(root, "fold 2") == ["cat", "dog"]
+    assert count_examples(f"image_folder:{root}", "fold 2", None) == 2
+
+
 def test_files_left_out_are_counted(touch, tmp_path):
     root = touch(
         *(f"train/cat/{name}" for name in ("1.jpg", "2.WEBP", "3.gif", "4.bmp", "deeper/5.png")),

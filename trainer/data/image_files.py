@@ -77,7 +77,8 @@ def path_hash(path: bytes) -> int:
 
 def part_names(split: str) -> list[str]:
     """Returns the names of the splits in `split`: train and extra for train[:90%]+extra."""
-    return list(dict.fromkeys(re.findall(r"(?:^|\+)\s*([^\s\[+]+)", split)))
+    found = (name.strip() for name in re.findall(r"(?:^|\+)([^\[+]+)", split))
+    return list(dict.fromkeys(filter(None, found)))
 
 
 def select(parts: Mapping[str, Files], split: str, dataset: str) -> Files:

@@ -28,6 +28,9 @@ def pieces(
     """
     import tensorflow_datasets as tfds
 
+    # A split of a folder or a CSV file may have a name that TFDS cannot parse, such as "fold 1".
+    if split in splits and splits[split].num_examples:
+        return [(split, 0, splits[split].num_examples)]
     try:
         instructions = tfds.core.ReadInstruction.from_spec(split).to_absolute(splits)
     # TFDS raises NotImplementedError for a slice of all splits, such as all[:10%].
