@@ -7,8 +7,9 @@ reports an error. Without the error, an unmounted disk would silently make the t
 
 import collections
 import os
+from collections.abc import Mapping
 
-from trainer.data.class_names import printable
+from trainer.data.class_names import counted, printable
 from trainer.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
@@ -71,7 +72,7 @@ def list_pictures(
         for entry in _entries(os.path.join(path, prefix).rstrip("/")):
             if is_hidden(entry.name):
                 left_out[HIDDEN] += 1
-            elif _leads_to_folder(entry):
+            elif leads_to_folder(entry):
                 folder = identity(entry.path)
                 if folder in listed or folder in around:
                     left_out[REPEATED] += 1
@@ -92,8 +93,22 @@ def holds_picture(path: str) -> bool:
         UserError: if the folder cannot be listed.
     """
     return any(
-        not is_hidden(entry.name) and not _leads_to_folder(entry) and _kind(entry) is None
+        not is_hidden(entry.name) and not leads_to_folder(entry) and _kind(entry) is None
         for entry in _entries(path)
+    )
+
+
+def no_pictures(path: str, left_out: Mapping[str, int], remedy: str) -> UserError:
+    """Returns the error for a folder that has no pictures.
+
+    Args:
+        path: the folder.
+        left_out: number of entries that are left out, by kind.
+        remedy: second line of the message.
+    """
+    return UserError(
+        f"{printable(path)} has no {', '.join(SUFFIXES)} file (it holds "
+        f"{counted(left_out) or 'nothing'}).\n{remedy}"
     )
 
 
@@ -111,7 +126,8 @@ def _entries(path: str) -> list[os.DirEntry[str]]:
         raise UserError(f"{printable(path)} cannot be read: {error.strerror}.") from error
 
 
-def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
+def leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    """Returns whether an entry is a folder, or a link to one."""
     # DirEntry.is_dir alone would raise an error for a link that leads to itself.
     return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry))
 

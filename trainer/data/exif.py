@@ -11,7 +11,7 @@ from typing import Literal
 UPRIGHT = 1
 _TAG, _WIDE = 0x0112, 4
 _MARK = b"Exif\0\0"
-PNG = b"\x89PNG\r\n\x1a\n"
+PNG = b"\x89PNG\r\n\x1a\n"  # The first bytes of a PNG file.
 
 
 def orientation(data: bytes) -> int | None:

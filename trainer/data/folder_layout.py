@@ -136,7 +136,7 @@ def folders(path: str) -> list[str]:
     """
     try:
         with os.scandir(path) as entries:
-            return sorted(entry.name for entry in entries if _is_folder(entry))
+            return sorted(entry.name for entry in entries if class_folder.leads_to_folder(entry))
     except OSError as error:
         parent = os.path.dirname(path)
         existing = few(folders(parent)) if os.path.isdir(parent) else ""
@@ -144,8 +144,3 @@ def folders(path: str) -> list[str]:
         if existing:
             remedy = f"Name a folder that exists in {parent}: {existing}."
         raise UserError(f"{path} cannot be read: {error.strerror}.\n{remedy}") from error
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    # DirEntry.is_dir alone would raise an error for a link that leads to itself.
-    return entry.is_dir(follow_symlinks=False) or os.path.isdir(entry)

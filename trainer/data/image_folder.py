@@ -13,7 +13,7 @@ import os
 import numpy as np
 
 from trainer.data import class_folder, image_files
-from trainer.data.class_names import counted, printable
+from trainer.data.class_names import printable
 from trainer.data.folder_layout import PREFIX, class_folders, holds_classes
 from trainer.data.image_files import Files, part_names, path_hash
 from trainer.data.tfds import splits
@@ -94,11 +94,8 @@ def _listed(path: str) -> tuple[Files, np.ndarray]:
     path_of: dict[class_folder.Identity, str] = {}
     for folder, (names, others, listed) in zip(folders, listings, strict=True):
         if not names:
-            raise UserError(
-                f"{printable(folder)} has no {', '.join(class_folder.SUFFIXES)} file (it holds "
-                f"{counted(others) or 'nothing'}).\n"
-                "Remove this folder, or put the images of its class in it."
-            )
+            remedy = "Remove this folder, or put the images of its class in it."
+            raise class_folder.no_pictures(folder, others, remedy)
         left_out.update(others)
         for identity, place in listed.items():
             if (other := path_of.setdefault(identity, place)) != place:

@@ -63,9 +63,6 @@ def _below(path: str) -> tuple[list[bytes], collections.Counter[str]]:
     """Returns the pictures in and below a folder, and the number of other entries by kind."""
     names, left_out, _ = class_folder.list_pictures(path, class_folder.enclosing(path))
     if not names:
-        raise UserError(
-            f"{printable(path)} has no {', '.join(class_folder.SUFFIXES)} file (it holds "
-            f"{counted(left_out) or 'nothing'}).\n"
-            "Name a folder with pictures, or the pictures themselves."
-        )
+        remedy = "Name a folder with pictures, or the pictures themselves."
+        raise class_folder.no_pictures(path, left_out, remedy)
     return names, left_out

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from trainer.data import exif
+
 _GRAY = ("1", "L")  # Modes of Pillow images that have no colours.
 CHANNELS = (1, 3)  # Numbers of channels that a PNG with gray or RGB pixels has.
 
@@ -97,7 +99,7 @@ def png(image: np.ndarray) -> bytes:
     rows = np.zeros((height, 1 + width * channels), np.uint8)  # Each row begins with filter 0.
     rows[:, 1:] = image.reshape(height, -1)
     parts = (b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 0)), (b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
+    return exif.PNG + b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
         for name, data in parts
     )
