@@ -90,7 +90,8 @@ def mix(
     Args:
       images: uint8 [b, h, w, c]; G divides b.
       labels: int32 [b].
-      position: position of the first example, int64 [], a multiple of G.
+      position: position of the first example, int64 [], which begins a ghost batch. After a
+        fork, it may not be a multiple of G.
       mixing: settings of mixing; None: images and labels do not change.
       seed: seed of the run.
     """

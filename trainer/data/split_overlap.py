@@ -55,7 +55,7 @@ def warnings(
     if pairs is None:
         return [
             f"pictures of {second} may be in {first} too: they are not compared, because the "
-            "splits are large, are stored as records, or have examples that were left out"
+            "splits are large, or are stored as records"
         ]
     if pairs:
         old, new = pairs[0]

@@ -1,6 +1,6 @@
 """Names the dataset whose examples a Python program holds: --dataset=python.
 
-Only the program that gives the examples has them, so that a command line is refused by name.
+Only the program that gives the examples has them. So a command line with this name is refused.
 """
 
 from typing import Any
