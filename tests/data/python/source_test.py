@@ -101,7 +101,7 @@ def test_images_of_another_number_of_channels_are_refused_as_such():
     """Resizing would not help."""
     items = [(COLOUR[..., :1], 0), (COLOUR, 0)] * 2
     for size in (None, 5):
-        with pytest.raises(UserError, match=r"\(4, 4, 3\), and the first one 1 channel: give all"):
+        with pytest.raises(UserError, match=r"\(4, 4, 3\), and the first one has 1 channel: "):
             evaluated(items, image_size=size)
 
 

@@ -68,7 +68,7 @@ class _Reader:
         found = items.pixels(image, channels)
         if channels not in (None, found.shape[2]):
             raise WrongItemError(
-                f"its image has the shape {found.shape}, and the first one {channels} channel"
+                f"its image has the shape {found.shape}, and the first one has {channels} channel"
                 f"{'' if channels == 1 else 's'}: give all images the same number"
             )
         if height is not None and found.shape[:2] != (height, width):
@@ -215,24 +215,28 @@ def _first_shape(
     """Returns the shape (h, w, c) of the first usable image of those at `indices`.
 
     An encoded image counts as RGB.
+
+    Raises:
+      UserError: if none of them can be used, or the image is encoded and `image_size` is None.
     """
-    reasons = {}
+    problems = []
     for index in indices:
         try:
             image, _ = items.image_and_label(_called(source, index))
             if not isinstance(image, bytes):
                 return items.pixels(image, None).shape
         except WrongItemError as error:
-            reasons[index] = str(error)
+            problems.append(_unusable(index, name, str(error)))
             continue
         if image_size is not None:
             return image_size, image_size, 3
-        reasons = {
-            index: "its image is encoded, and may have any size; give image_size= to resize all"
-        }
-        break
-    index, reason = next(iter(reasons.items()))
-    raise UserError(f"the example at index {index} of {name} cannot be used: {reason}.")
+        reason = "its image is encoded, and may have any size; give image_size= to resize all"
+        raise _unusable(index, name, reason)
+    raise problems[0]
+
+
+def _unusable(index: int, name: str, reason: str) -> UserError:
+    return UserError(f"the example at index {index} of {name} cannot be used: {reason}.")
 
 
 def _digest(source: Any, indices: Sequence[int], name: str) -> str:
@@ -245,8 +249,8 @@ def _digest(source: Any, indices: Sequence[int], name: str) -> str:
     for index in indices:
         try:
             image, label = items.image_and_label(_called(source, index))
-            again, _ = items.image_and_label(_called(source, index))
             content = _content(image)
+            again, _ = items.image_and_label(_called(source, index))
             varies = varies or content != _content(again)
         except WrongItemError:
             content, label = b"", -1

@@ -46,9 +46,9 @@ def count_examples(dataset: str, split: str, data_dir: str | None) -> int | None
     """Returns a split's number of examples, or None if the number is not known.
 
     The number is known for an image folder or a CSV file, and for a TFDS set that is prepared on
-    this machine or is in `KNOWN_SIZES`. For a set in `KNOWN_SIZES`, only `data_dir` is searched for
-    a prepared one. If it is not there, and `split` names a shard, as in `train[:1shard]`, the
-    number is not known.
+    this machine or is in `KNOWN_SIZES`. For a set in `KNOWN_SIZES`, only a local `data_dir` is
+    searched for a prepared one. If it is not there, and `split` names a shard, as in
+    `train[:1shard]`, the number is not known.
 
     Args:
         dataset: image_folder:PATH, image_csv:PATH, or a TFDS name, optionally with its

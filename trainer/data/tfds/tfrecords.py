@@ -55,12 +55,7 @@ def load(
     shape = image.shape if image_size is None else (image_size, image_size, image.shape[-1])
     examples = count_split(builder.info.splits, split, name)
     images, labels = aligned_empty((examples, *shape)), np.empty(examples, np.int64)
-    if None in image.shape:  # Only files, and not the set, tell the sizes of the images.
-        decode = _bounded(max_pixels)
-    elif image.shape[0] * image.shape[1] <= max_pixels:
-        decode = functools.partial(whole, max_pixels=None)
-    else:
-        raise _too_large(name, max_pixels)
+    decode = _decoder(image.shape, name, max_pixels)
     batches, count = _batches(builder, split, shape, name, decode), 0
     try:
         for batch_images, batch_labels in batches.as_numpy_iterator():
@@ -88,13 +83,27 @@ def load(
     return InMemoryDataset(images, place_of[labels], class_names, name)
 
 
-def _bounded(max_pixels: int) -> Decode:
-    """Returns a function that decodes an image, unless it is a JPEG or PNG of too many pixels."""
+def _decoder(stored: tuple[int | None, ...], name: str, max_pixels: int) -> Decode:
+    """Returns a function that decodes an image, unless it is a JPEG or PNG of too many pixels.
+
+    Args:
+        stored: shape of the set's images, with None for a side that differs between images.
+        name: name of the split for messages.
+        max_pixels: largest number of pixels.
+
+    Raises:
+        UserError: if all images have the same size, and too many pixels.
+    """
 
     def other(encoded: tf.Tensor, channels: int, _: int) -> tf.Tensor:
         return tf.io.decode_image(encoded, channels, expand_animations=False)
 
-    return functools.partial(whole, max_pixels=max_pixels, others=other)
+    height, width, _ = stored
+    if height is None or width is None:
+        return functools.partial(whole, max_pixels=max_pixels, others=other)
+    if height * width > max_pixels:
+        raise _too_large(name, max_pixels)
+    return functools.partial(whole, max_pixels=None)  # Many small images are decoded faster so.
 
 
 def _too_large(name: str, max_pixels: int) -> UserError:
