@@ -20,8 +20,6 @@ from trainer.system import output, process_limits
 from trainer.system.output import say
 from trainer.system.regular_file import NotRegularError, ReadError
 
-_TRAINING = ("train", "range_test", "sweep")
-
 
 def main(argv: Sequence[str]) -> int:
     """Runs a command and returns the exit status; `argv` begins with the program's name."""
@@ -71,7 +69,7 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     flags = arguments[arguments[:1] == [name] :]
     command_line.check_command(name if name != "help" else arguments[1])
     command = importlib.import_module(f"trainer.commands.{name}").run
-    with calls.configured(name, flags, None if name in _TRAINING else name) as config:
+    with calls.configured(name, flags) as config:
         return command(config)
 
 
@@ -82,7 +80,7 @@ def entry() -> None:
     output.open_closed_streams()
     logging.use_absl_handler()
     asks_for_text = "--version" in sys.argv[1:2] or command_help.asked_for(sys.argv[1:]) is not None
-    output.protect(training=not asks_for_text and _command(sys.argv[1:]) in _TRAINING)
+    output.protect(training=not asks_for_text and _command(sys.argv[1:]) in calls.TRAINING)
     status: int = ExitStatus.FAILED
     try:
         status = main(sys.argv)

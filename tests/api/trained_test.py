@@ -1,6 +1,7 @@
 """trainer.evaluate, predict and load: the same numbers as the commands, for data of one's own."""
 
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -12,7 +13,9 @@ from tests.api.examples_test import EVALUATION, ONE_SIZE, train
 from tests.support.configs import done
 from tests.support.squares import NAMES, Source, arrays
 from trainer.api import devices
+from trainer.buckets import url
 from trainer.config.flags import Config
+from trainer.run_dir import bucket_run
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +114,15 @@ def test_an_evaluation_takes_the_devices_of_the_first_call(trained):
     assert devices.to_read(config, ["strategy"]).strategy == "auto"
     with pytest.raises(trainer.UserError, match="asks for strategy='auto'"):
         devices.check_to_train("trainer.train", config)
+
+
+@pytest.mark.parametrize("bucket_server", ["s3"], indirect=True)
+def test_a_run_in_a_bucket_is_loaded_while_its_owner_trains(place, trained, tmp_path):
+    with bucket_run.owned(url.parse(place.url), str(tmp_path / "owner"), 60.0) as run:
+        shutil.copytree(trained[0], run.path, dirs_exist_ok=True)
+    with bucket_run.owned(url.parse(place.url), str(tmp_path / "owner"), 60.0):
+        trainer.load(place.url, cache_dir=tmp_path / "reader")
+    first = len(place.proxy.requests)
+    model = trainer.load(place.url, cache_dir=tmp_path / "reader")
+    assert model.class_names == tuple(NAMES)
+    assert not any(request.writes for request in place.proxy.requests[first:])

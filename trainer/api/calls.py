@@ -11,9 +11,11 @@ from trainer.data.bucket import open_folders
 from trainer.run_dir import bucket_reading, fork_source, model_source
 from trainer.system import output
 
+TRAINING = ("train", "range_test", "sweep")  # Commands that train.
+
 
 @contextlib.contextmanager
-def configured(name: str, flags: Sequence[str], log_as: str | None) -> Iterator[Config]:
+def configured(name: str, flags: Sequence[str], *, only_reads: bool = False) -> Iterator[Config]:
     """Yields the Config of the command `name`, with the flags of the run that it reads.
 
     While the context lasts, a run that is in a bucket has a local copy.
@@ -21,15 +23,16 @@ def configured(name: str, flags: Sequence[str], log_as: str | None) -> Iterator[
     Args:
       name: name of the command.
       flags: the command line after the command's name.
-      log_as: name in front of messages, which then go to stderr; None: messages go to stdout.
+      only_reads: whether the call writes nothing, although the command `name` may write.
 
     Raises:
       UserError: if a flag is wrong, or the run or export cannot be read.
     """
     asked = command_line.parse(name, flags)
-    output.log_to(log_as)
+    # Messages of the other commands go to stderr, with the name in front.
+    output.log_to(None if name in TRAINING else name)
     open_folders.keep_in(asked.cache_dir)
-    with bucket_reading.local_runs(name, asked) as local, _quiet_retracing():
+    with bucket_reading.local_runs(name, asked, only_reads) as local, _quiet_retracing():
         config = model_source.with_kept_flags(name, local, flags)
         config = fork_source.with_parent_flags(name, config, flags)
         yield dataclasses.replace(config, model_dir=local.model_dir, runs=local.runs)

@@ -147,7 +147,7 @@ def _reading(
     flags |= {"model_dir": model_dir, "model": name}
     words = arguments.words(f"trainer.{function}", flags, None, _OWN)
     with (
-        calls.configured(command, words, command) as config,
+        calls.configured(command, words, only_reads=function == "load") as config,
         python_objects.giving(PythonObjects(model=builder, **objects)),
     ):
         yield devices.to_read(config, flags)

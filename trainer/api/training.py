@@ -80,7 +80,7 @@ def train(
     names = examples.checked_names(class_names)
     words = arguments.words("trainer.train", flags, recipe, _OWN)
     listener = LogListener(on_log)
-    with calls.configured("train", words, None) as config:
+    with calls.configured("train", words) as config:
         devices.check_to_train("trainer.train", config)
         given = PythonObjects(
             examples=examples.by_split(data, evaluation_data),

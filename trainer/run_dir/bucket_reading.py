@@ -33,11 +33,12 @@ _WITH_MODEL = ("evaluate", "export", "predict")
 
 
 @contextlib.contextmanager
-def local_runs(command: str, config: Config) -> Iterator[Config]:
+def local_runs(command: str, config: Config, only_reads: bool = False) -> Iterator[Config]:
     """Yields `config` with local paths in place of the URLs of runs that `command` reads.
 
     A command that writes into the run directory owns the run while the context lasts. Other
-    commands read copies of the files, and may read a run that another process trains.
+    commands, and calls that only read, read copies of the files. They may read a run that another
+    process trains.
 
     Raises:
       UserError: if the bucket cannot be used or has no run.
@@ -46,7 +47,8 @@ def local_runs(command: str, config: Config) -> Iterator[Config]:
     remote = [path for path in config.runs if parse(path)]
     with contextlib.ExitStack() as stack:
         if url is not None and command not in _BY_THEMSELVES:
-            if config.per_class or (command == "export" and not config.export_dir):
+            writes = config.per_class or (command == "export" and not config.export_dir)
+            if writes and not only_reads:
                 _check_has_run(url, config.cache_dir)
                 owner = bucket_run.owned(url, config.cache_dir, config.worker_timeout)
                 path = stack.enter_context(owner).path
