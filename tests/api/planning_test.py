@@ -50,6 +50,20 @@ def test_trajectory_is_the_plan_update_for_update():
     assert count == plan["total_updates"]
 
 
+def test_trajectory_of_a_fork_is_that_of_its_plan(tmp_path):
+    parent = tmp_path / "parent"
+    parent.mkdir()
+    (parent / "flags.txt").write_text("--order_version=2\n--initial_batch_size=64\n--epochs=4\n")
+    schedule = trainer.trajectory(examples=1000, fork_from=f"{parent}@newest", epochs=6)
+    assert schedule.at(0).batch_size == 64
+    assert schedule.end == 6000
+
+
+def test_trajectory_refuses_to_draw(tmp_path):
+    with pytest.raises(trainer.UserError, match=r"trainer\.plan draws"):
+        trainer.trajectory(examples=1000, plot=tmp_path / "plan.png")
+
+
 def test_trajectory_suggests_its_own_arguments():
     with pytest.raises(trainer.UserError, match=r"did you mean .*examples"):
         trainer.trajectory(examples=1000, exampels=3)

@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 from trainer.api import arguments, calls, keras_backend
-from trainer.config import command_line
+from trainer.errors import UserError
 from trainer.schedule.trajectory import Trajectory
 
 
@@ -33,7 +33,7 @@ def plan(recipe: str | os.PathLike[str] | None = None, **flags: object) -> dict[
     from trainer.commands import plan as command  # The import takes half a second.
 
     words = arguments.words("trainer.plan", flags, recipe)
-    with calls.configured("plan", words, "plan") as config:
+    with calls.configured("plan", words) as config:
         return command.as_json(config)
 
 
@@ -49,7 +49,7 @@ def trajectory(
     Args:
       recipe: name of a recipe, or path of a flagfile; None: the defaults of the flags.
       examples: N, the number of training examples.
-      **flags: flags of `plan` without their dashes. They override the recipe's.
+      **flags: flags of `plan` without their dashes, except for `plot`. They override the recipe's.
 
     Returns:
       A Trajectory. Its `at(position)` returns the Setting of the update that starts after
@@ -61,7 +61,10 @@ def trajectory(
     """
     from trainer.commands import plan as command
 
+    if flags.get("plot") is not None:
+        raise UserError("trainer.trajectory has no argument plot: trainer.plan draws the schedule.")
     words = arguments.words("trainer.trajectory", flags, recipe, ["examples"])
     words += arguments.words("trainer.trajectory", {"train_examples": examples})
-    schedule, _, _ = command.planned(command_line.parse("plan", words))
+    with calls.configured("plan", words) as config:
+        schedule, _, _ = command.planned(config)
     return schedule
