@@ -7,7 +7,7 @@ of some updates with those of the trainer. Then it prints the images/s, the peak
 the fraction of the card's bfloat16 peak that the update reaches. With --torch, PyTorch first trains
 the same model on the same sizes. The last line is one JSON object with all numbers.
 
-Exit status: 0 if the losses agree, 1 if they do not.
+Exit status: 0 if the losses agree, 1 if they differ or are not finite.
 """
 
 import argparse
@@ -101,6 +101,11 @@ def images_per_second(update: Update, seconds: float) -> float:
     return count * size / (time.perf_counter() - start)
 
 
+def largest_difference(losses: list[float], expected: list[float]) -> float:
+    """Returns the largest difference of two losses; nan if one of them is not a number."""
+    return float(np.max(np.abs(np.subtract(losses, expected))))
+
+
 def main() -> int:
     """Checks and measures; returns the exit status."""
     parser = argparse.ArgumentParser()
@@ -119,7 +124,7 @@ def main() -> int:
     update = Update(_FOLDER)
     package = update.package
     losses = [float(np.asarray(update.run())[0]) for _ in package["losses"]]
-    worst = max(abs(a - b) for a, b in zip(losses, package["losses"], strict=True))
+    worst = largest_difference(losses, package["losses"])
     agree = worst <= _TOLERANCE[package["precision"]]
     print(f"losses {losses}, the trainer's {package['losses']}: largest difference {worst:.2g}")
     speed = images_per_second(update, options.seconds)

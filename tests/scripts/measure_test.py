@@ -4,6 +4,7 @@
 """
 
 import json
+import math
 import pathlib
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 
-from scripts.gpu import gpu_fit, pack
+from scripts.gpu import gpu_fit, measure, pack
 from tests.support.configs import parsed
 from trainer.errors import UserError
 from trainer.schedule.noise_scale import Setting
@@ -63,6 +64,11 @@ def test_jax_has_the_losses_of_the_trainer(tmp_path, flags, accumulation):
     package["losses"][-1] += 0.1
     path.write_text(json.dumps(package))
     assert measured(folder)[0] == 1
+
+
+@pytest.mark.parametrize("lost", [math.nan, math.inf])
+def test_losses_that_are_not_finite_do_not_agree(lost):
+    assert not measure.largest_difference([2.3, lost, 2.1], [2.3, 2.2, 2.1]) <= 2e-2
 
 
 def test_a_mistake_in_the_flags_is_refused_in_two_lines(tmp_path):
