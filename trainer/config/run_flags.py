@@ -82,9 +82,9 @@ class RunFlags(ModelFlags):
     )
     weight_decay: float = _optimizer(
         0.0,
-        "Factor of the coupled L2 penalty on all parameters except biases and the weights of "
-        "normalisation. adamw and lamb instead add the factor times the parameter to the "
-        "normalised gradient.",
+        "Factor of the coupled L2 penalty on parameters with at least two dimensions, so not on "
+        "most biases or the weights of normalisation. adamw and lamb instead add the factor times "
+        "the parameter to the normalised gradient.",
         problem=at_least(0),
     )
     clip_norm: float | None = _optimizer(

@@ -198,7 +198,9 @@ OPTIMIZERS = {
 def decays(parameter: tf.Variable | tf.Tensor) -> bool:
     """Returns True if weight decay and the trust ratios of lars and lamb apply to a parameter.
 
-    They apply to kernels (rank 2 or more), but not to biases or batch-norm scales (rank 1). A trust
-    ratio is the factor with the norm ‖w‖ in the direction of lars or lamb.
+    They apply to parameters of rank 2 or more. So they apply to kernels, but not to most biases or
+    to batch-norm scales, which have rank 1. In Keras' MultiHeadAttention, the biases of queries,
+    keys and values have rank 2. A trust ratio is the factor with the norm ‖w‖ in the direction of
+    lars or lamb.
     """
     return len(parameter.shape) > 1
