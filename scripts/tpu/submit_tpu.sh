@@ -56,6 +56,13 @@ for argument in "$@"; do
     --dataset=image_folder:gs://*) flags+=("$argument") ;;
     --dataset=image_folder:* | --dataset=image_csv:*)
       refuse "$argument is not for a TPU job: name a TFDS set, or an image folder in a bucket (gs://...)." ;;
+    --data_dir=gs://* | --init_from=imagenet | --class_weights=balanced) flags+=("$argument") ;;
+    --data_dir=?*)
+      refuse "$argument is a folder of this machine, which does not reach the TPU: name a folder in a bucket (gs://...)." ;;
+    --model=*:*)
+      refuse "$argument is a module of this machine, which does not reach the TPU: name one of Crescendo's models." ;;
+    --init_from=?* | --fork_from=?* | --class_weights=?*)
+      refuse "$argument is a file or folder of this machine, which does not reach the TPU: leave it out." ;;
     --flagfile=flags/*) flags+=("$argument") ;;
     --flagfile=*) # This is a recipe's name, or a file that exists only on this machine.
       [[ -f flags/${value%.flags}.flags ]] ||

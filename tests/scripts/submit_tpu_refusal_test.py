@@ -50,6 +50,11 @@ def test_another_users_tpu_is_left_alone(cloud):
         (["--model_dir=runs/x"], "--model_dir is set for a TPU job"),
         (["--flagfile=/tmp/x.flags"], "does not reach the TPU"),
         (["--dataset=image_folder:/data"], "is not for a TPU job"),
+        (["--data_dir=/data"], "--data_dir=/data is a folder of this machine"),
+        (["--model=my_model:build"], "--model=my_model:build is a module of this machine"),
+        (["--init_from=runs/a"], "--init_from=runs/a is a file or folder of this machine"),
+        (["--fork_from=runs/a@best"], "--fork_from=runs/a@best is a file or folder"),
+        (["--class_weights=weights.csv"], "--class_weights=weights.csv is a file or folder"),
         (["--sput"], "Unknown command line flag 'sput'"),
     ],
 )
