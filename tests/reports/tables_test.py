@@ -1,8 +1,12 @@
+import dataclasses
+
 import pytest
 
 from tests.support.run_directories import write
-from trainer.reports import run_record, tables
+from trainer.reports import report_builder, run_record, tables
 from trainer.reports.conditions import conditions
+from trainer.run_dir import training_data
+from trainer.run_dir.training_data import TrainingData
 
 # Their sample variance is (0.1² + 0 + 0.1²) / (3 − 1) = 0.1².
 TOP1 = (0.7, 0.8, 0.9)
@@ -34,6 +38,28 @@ def test_seeds_are_one_condition(runs):
         ("late", 1),
     ]
     assert found[1].values == {"anneal_with": "batch_size"}
+
+
+def test_examples_of_python_programs_are_one_condition_if_their_hash_is_equal(tmp_path):
+    for name, digest in (("a_seed0", "0a" * 16), ("a_seed1", "0a" * 16), ("b_seed0", "0b" * 16)):
+        folder = write(tmp_path / name, "--dataset=python", f"--seed={name[-1]}")
+        data = TrainingData(1000, (4, 4, 1), 2, (0.0,), (1.0,), digest=digest)
+        training_data.keep(folder, data)
+    found = conditions(read(tmp_path))
+    assert [(each.label, len(each.runs)) for each in found] == [("a", 2), ("b", 1)]
+    assert found[1].values == {"dataset": "python 0b0b0b0b"}
+    (folder / training_data.FILE).write_text("{}")
+    assert read(tmp_path)[-1].flags["dataset"] == "python"
+
+
+def test_runs_that_differ_in_no_flag_are_noticed_by_their_seed(tmp_path):
+    for name in ("relu_seed0", "gelu_seed0", "tanh_seed1"):
+        write(tmp_path / name, "--model=python:model", f"--seed={name[-1]}")
+    (found,) = conditions(read(tmp_path))
+    assert found.repeats_a_seed
+    assert not dataclasses.replace(found, runs=found.runs[1:]).repeats_a_seed
+    text, _ = report_builder.report(read(tmp_path))
+    assert "Several runs of one seed: " in text
 
 
 def test_forks_of_several_seeds_are_one_condition(tmp_path):

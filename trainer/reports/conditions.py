@@ -35,6 +35,12 @@ class Condition:
         """The runs that have a result."""
         return [run for run in self.runs if run.result]
 
+    @property
+    def repeats_a_seed(self) -> bool:
+        """Whether two runs with a result have the same seed."""
+        seeds = [run.flags.get("seed") for run in self.ended]
+        return len({*seeds}) < len(seeds)
+
     def spread_of(self, name: str) -> Spread | None:
         """Returns the spread of the field `name` of result.json; None if no run has a result."""
         return spread(run.result[name] for run in self.runs if run.result)

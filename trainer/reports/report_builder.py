@@ -61,6 +61,11 @@ def _results(groups: Sequence[Condition]) -> _Part:
         if averaged := [each.label for each in groups if _averages(each)]:
             which = ", ".join(averaged) if len(averaged) < len(groups) else "all conditions"
             note += f" Top-1 and loss are of the average of the parameters in {which}."
+        if twice := [each.label for each in groups if each.repeats_a_seed]:
+            note += (
+                f" Several runs of one seed: {', '.join(twice)}. They have the same flags, but may "
+                "differ in the model of a Python program or in other code."
+            )
         body += html.paragraphs([note], "note")
     if tables.flags_apart(groups):
         body += html.paragraphs(["The flags in which the conditions differ (–: unset):"])

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from trainer.config import flagfile
+from trainer.data.python.dataset import DATASET
 from trainer.errors import UserError
-from trainer.run_dir import class_evaluation, directory, lineage, metrics
+from trainer.run_dir import class_evaluation, directory, lineage, metrics, training_data
 from trainer.run_dir import result as results
 from trainer.run_dir.model_source import is_export
 from trainer.sweep import outcomes
@@ -33,7 +34,8 @@ class RunRecord:
     Attributes:
       name: a path that identifies the run in the report.
       flags: values of the flags that change what is learned, by name; {} if flags.txt cannot be
-        read. --evaluate_with is included if the run averages its parameters.
+        read. --evaluate_with is included if the run averages its parameters, and --dataset=python
+        has a part of the examples' hash.
       points: logged points of all splits, in the order of updates. A forked run also has the last
         evaluations of the run that it began with.
       result: the content of result.json; None if it is missing or cannot be read.
@@ -142,6 +144,8 @@ def read(folder: pathlib.Path, name: str) -> RunRecord:
         return RunRecord(name, {}, [], None, "failed", [reason])
     notes: list[str] = []
     flags, counts = _flags(folder / "flags.txt", notes)
+    if flags.get("dataset") == DATASET and (digest := training_data.digest_in(folder)):
+        flags["dataset"] = f"{DATASET} {digest[:8]}"
     points = _points(folder / metrics.FILE, notes)
     before, begin = _fork(folder, flags, notes)
     points = [*before, *points]

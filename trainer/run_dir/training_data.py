@@ -76,6 +76,15 @@ def read(folder: pathlib.Path) -> TrainingData | None:
         raise UserError(f"{file} {typed_json.problem(error)}.\n{_REMEDY}") from error
 
 
+def digest_in(folder: pathlib.Path) -> str | None:
+    """Returns the hash of a Python program's examples; None if the file is missing or damaged."""
+    try:
+        kept = read(folder)
+    except UserError:
+        return None
+    return kept.digest if kept else None
+
+
 def from_json(value: Any) -> TrainingData:
     """Returns the training data in `value`, the JSON object that `as_json` returns.
 
