@@ -140,10 +140,20 @@ def test_evaluation_images_of_another_shape_are_refused_before_training(tmp_path
 
 
 def test_class_names_are_distinct_text():
-    assert checked_names(["a", "b"]) == ("a", "b")
+    assert checked_names(["a", "b"], TRAINING) == ("a", "b")
     for wrong in (["a", "a"], ["a", ""], [1, 2], []):
         with pytest.raises(trainer.UserError, match="class_names="):
-            checked_names(wrong)
+            checked_names(wrong, TRAINING)
+
+
+def test_class_names_without_examples_are_refused(tmp_path):
+    more = {"class_names": NAMES, "dataset": "image_folder:missing"}
+    for call in (
+        lambda: trainer.train(tmp_path, **more),
+        lambda: trainer.evaluate(tmp_path, **more),
+    ):
+        with pytest.raises(trainer.UserError, match="class_names= names the classes of data="):
+            call()
 
 
 def test_a_source_without_classes_needs_their_number(tmp_path):

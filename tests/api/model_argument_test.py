@@ -54,6 +54,38 @@ def test_wrong_models_are_named():
         split(tiny(SHAPE, 4))[1]((8, 8, 1), 4)
 
 
+def two_inputs():
+    images = [keras.Input(SHAPE), keras.Input(SHAPE)]
+    added = keras.layers.Flatten()(keras.layers.Add()(images))
+    return keras.Model(images, keras.layers.Dense(4)(added))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            keras.Sequential([keras.Input((144,)), keras.layers.Dense(4)]),
+            r"shape \(144,\), and not",
+        ),
+        (two_inputs(), r"shape \(12, 12, 1\) and \(12, 12, 1\), and not one input"),
+        (
+            keras.Sequential([keras.Input(SHAPE), keras.layers.Lambda(lambda x: 2 * x)]),
+            r"cannot be copied: .*\nGive a function",
+        ),
+    ],
+)
+def test_a_model_that_cannot_be_used_as_it_is_is_refused_with_a_remedy(model, message):
+    with pytest.raises(trainer.UserError, match=message):
+        split(model)[1](SHAPE, 4)
+
+
+def test_a_model_with_a_list_or_dict_of_one_input_is_copied():
+    images = keras.Input(SHAPE, name="images")
+    logits = tiny(SHAPE, 4)(images)
+    for inputs in ([images], {"images": images}):
+        assert split(keras.Model(inputs, logits))[1](SHAPE, 4).count_params() > 0
+
+
 def test_a_run_begins_with_the_weights_of_a_keras_model_and_leaves_it_unchanged(tmp_path):
     model = tiny(SHAPE, 4)
     before = [weights.copy() for weights in model.get_weights()]

@@ -80,6 +80,14 @@ def test_one_colour_image_is_not_taken_for_several_grey_ones(tmp_path):
     assert found["index"] == 0
 
 
+@pytest.mark.parametrize(
+    "image", [None, 5, np.uint8(3), np.array(3), b"png", Image.new("L", (12, 12))]
+)
+def test_what_is_not_several_images_is_named(tmp_path, image):
+    with pytest.raises(trainer.UserError, match=f"images has the type {type(image).__name__}, not"):
+        trainer.predict(tmp_path, image)
+
+
 def test_an_image_that_cannot_be_used_is_left_out(trained):
     good = arrays(1)[0][0]
     found = trainer.predict(trained[0], [good, good.astype(float), good])

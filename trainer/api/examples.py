@@ -48,14 +48,19 @@ def refuse(function: str, flags: Mapping[str, object]) -> None:
             raise UserError(f"{function} has examples, so leave {name}= out.")
 
 
-def checked_names(class_names: Sequence[str] | None) -> tuple[str, ...] | None:
-    """Returns the names of the classes as a tuple; None if there are none.
+def checked_names(class_names: Sequence[str] | None, data: object) -> tuple[str, ...] | None:
+    """Returns the names of the classes of `data` as a tuple; None if there are none.
 
     Raises:
-      UserError: if a name is not text, is empty, or occurs twice.
+      UserError: if a name is not text, is empty, or occurs twice, or `data` is None.
     """
     if class_names is None:
         return None
+    if data is None:
+        raise UserError(
+            "class_names= names the classes of data=, which is missing: give both, or leave "
+            "class_names= out."
+        )
     names = tuple(class_names)
     wrong = [name for name in names if not isinstance(name, str) or not name]
     if isinstance(class_names, str) or wrong or not names:

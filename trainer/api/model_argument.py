@@ -6,6 +6,7 @@ from typing import Any
 
 from trainer.errors import UserError
 from trainer.nn.models.python_name import NAME
+from trainer.nn.user_code import one_line, unwrap_user_errors
 
 Builder = Callable[..., Any]
 
@@ -59,18 +60,43 @@ def _check_can_be_copied(model: Any) -> None:
         )
 
 
+def _input_shape(model: Any) -> tuple[int | None, ...]:
+    """Returns the shape of the images that a Keras model takes, with the batch first.
+
+    Raises:
+      UserError: if the model has several inputs, or its input is not a batch of images.
+    """
+    shapes = [tuple(each.shape) for each in model.inputs]
+    if len(shapes) != 1 or len(shapes[0]) != 4:
+        shown = " and ".join(str(shape[1:]) for shape in shapes)
+        raise UserError(
+            f"model= has inputs of the shape {shown}, and not one input of images.\n"
+            "Give a model with one keras.Input((height, width, channels))."
+        )
+    return shapes[0]
+
+
 def _copied(model: Any, image_shape: tuple[int, int, int]) -> Any:
     """Returns a copy with the same weights, so that training does not change the caller's model."""
     import keras
 
-    sides = zip(model.input_shape[1:], image_shape, strict=True) if model.built else ()
+    sides = zip(_input_shape(model)[1:], image_shape, strict=True) if model.built else ()
     if any(own not in (None, side) for own, side in sides):
         raise UserError(
             f"model= takes images of the shape {tuple(model.input_shape[1:])}, and the examples "
             f"have {image_shape}.\n"
             "Give another model, or image_size= to resize the images."
         )
-    copied = keras.models.clone_model(model)
+    try:
+        with unwrap_user_errors("model="):
+            copied = keras.models.clone_model(model)
+    except UserError:
+        raise
+    except Exception as error:  # Keras raises errors of many types for a layer that it refuses.
+        raise UserError(
+            f"model= cannot be copied: {one_line(error)}\n"
+            "Give a function of (image_shape, classes) that returns the model."
+        ) from error
     if model.built:
         copied.set_weights(model.get_weights())
     return copied

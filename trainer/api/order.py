@@ -1,5 +1,6 @@
 """trainer.shuffle: the order of examples, for a training loop of your own."""
 
+import reprlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,19 +28,36 @@ def shuffle(positions: Sequence[int] | np.ndarray, *, examples: int, seed: int =
       int64 [n], each from 0 to N − 1.
 
     Raises:
-      UserError: if a number is out of range.
+      UserError: if a number is not an integer or is out of range.
     """
-    found = np.asarray(positions, np.int64)
-    if found.ndim != 1 or examples < 1 or not 0 <= seed < 2**63 or np.any(found < 0):
+    if not (_are_positions(positions) and _is_integer(examples, 1) and _is_integer(seed, 0)):
         raise UserError(
-            f"trainer.shuffle cannot use positions of the shape {found.shape}, examples={examples} "
-            f"and seed={seed}.\n"
-            "Give a list of positions from 0, at least one example, and a seed from 0."
+            f"trainer.shuffle cannot use positions={reprlib.repr(positions)}, "
+            f"examples={reprlib.repr(examples)} and seed={reprlib.repr(seed)}.\n"
+            "Give a list of integers from 0, at least one example, and a seed from 0; all below "
+            "2⁶³."
         )
+    found = np.asarray(positions, np.int64)
     keras_backend.prepare()
     import tensorflow as tf
 
     from trainer.data.shuffle import example_indices
 
     with tf.device("CPU:0"):
-        return example_indices(tf.constant(found), examples, seed).numpy()
+        return example_indices(tf.constant(found), int(examples), int(seed)).numpy()
+
+
+def _are_positions(values: object) -> bool:
+    """Returns whether `values` is a list of integers from 0 to 2⁶³ − 1; it may be empty."""
+    try:
+        found = np.asarray(values)
+    except ValueError:  # The lists in a list differ in length.
+        return False
+    if found.ndim != 1 or not found.size:
+        return found.ndim == 1
+    return found.dtype.kind in "iu" and 0 <= int(found.min()) <= int(found.max()) < 2**63
+
+
+def _is_integer(value: object, least: int) -> bool:
+    """Returns whether `value` is an integer from `least` to 2⁶³ − 1."""
+    return isinstance(value, int | np.integer) and least <= int(value) < 2**63

@@ -48,7 +48,7 @@ def evaluate(
         flags |= {"dataset": DATASET, "eval_split": EVALUATION}
     objects = {
         "examples": {} if data is None else {EVALUATION: data},
-        "class_names": examples.checked_names(class_names),
+        "class_names": examples.checked_names(class_names, data),
     }
     with _reading("evaluate", model_dir, model, flags, objects) as config:
         from trainer.commands import evaluate as command
@@ -84,10 +84,7 @@ def predict(
     Raises:
       UserError: if a flag is wrong, the model or a picture cannot be read, or no image can be used.
     """
-    if isinstance(images, str | os.PathLike):
-        images = [images]
-    elif not hasattr(images, "__len__"):
-        images = list(images)
+    images = _listed(images)
     of_files = all(isinstance(each, str | os.PathLike) for each in images)
     if of_files:
         flags["images"] = [os.fsdecode(each) for each in images]
@@ -95,6 +92,19 @@ def predict(
         from trainer.commands import predict as command
 
         return command.as_json(config, None if of_files else images)
+
+
+def _listed(images: Any) -> Any:
+    """Returns the argument of `predict` as a list or array; one path becomes a list."""
+    if isinstance(images, str | os.PathLike):
+        return [images]
+    several = hasattr(images, "__iter__") or hasattr(images, "__getitem__")
+    if not several or isinstance(images, bytes) or getattr(images, "ndim", 1) == 0:
+        raise UserError(
+            f"images has the type {type(images).__name__}, not that of several images: give paths "
+            "or a list, as in [image]."
+        )
+    return images if hasattr(images, "__len__") else list(images)
 
 
 def load(

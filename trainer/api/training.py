@@ -77,7 +77,7 @@ def train(
     flags |= examples.flags_of("trainer.train", flags, data, evaluation_data)
     model_name, builder = model_argument.split(model)
     flags |= {"model_dir": model_dir, "model": model_name}
-    names = examples.checked_names(class_names)
+    names = examples.checked_names(class_names, data)
     words = arguments.words("trainer.train", flags, recipe, _OWN)
     listener = LogListener(on_log)
     with calls.configured("train", words) as config:
