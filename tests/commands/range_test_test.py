@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import json
 import re
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.support.configs import parsed
+from trainer.commands import range_test as command
+from trainer.errors import UserError
 from trainer.schedule import trajectory
 
 FLAGS = [
@@ -57,13 +60,48 @@ def test_a_range_test_and_again(tmp_path):
     assert suggestion in again.stdout
     assert "pretrained" not in again.stdout
 
-    # The first of the two has measured its micro-batch, of 64 or 128.
-    flags = [f"--init_from={model_dir}", "--epochs=0.5", "--micro_batch_size=128"]
-    pretrained = range_test(tmp_path / "pretrained", *flags)
+
+def test_a_test_that_diverges_is_one(tmp_path):
+    flags = ["--range_to=1e25", "--range_from=0.01", "--deterministic"]
+    done = range_test(tmp_path / "wild", *flags)
+    assert "crescendo train: " not in done.stderr
+    assert re.search("with learning rate .*: the test ends here\n", done.stdout)
+    assert "--warmup_epochs" not in done.stdout + done.stderr
+    assert "--base_learning_rate=" in done.stdout
+
+
+def suggestion(folder, capsys, *top1, flags=(), diverged=False):
+    """What the command prints for a run whose points have `top1`, at rates 0.001, 0.01, ..."""
+    folder.mkdir()
+    setting = {"split": "train", "loss": 2.0, "batch_size": 128, "momentum": 0.9}
+    for i, each in enumerate(top1):
+        point = {"update": i + 1, "position": 128, "time": 0, "learning_rate": 10.0 ** (i - 3)}
+        with open(folder / "metrics.jsonl", "a") as file:
+            file.write(json.dumps(setting | point | {"top1": each}) + "\n")
+    if diverged:
+        (folder / "diverged.txt").write_text("the loss is nan")
+    command._report(parsed("--anneal=range_test", *flags, command="range_test"), folder)
+    return capsys.readouterr().out
+
+
+def test_only_flags_that_train_accepts_are_suggested(tmp_path, capsys):
+    rises = suggestion(tmp_path / "rises", capsys, 0.1, 0.1, 0.5, 0.9, 0.9, 0.1)
+    assert "--anneal=cyclical" in rises
+    at_once = suggestion(tmp_path / "once", capsys, 0.1, 0.9, 0.1)
+    assert "--base_learning_rate=0.01 " in at_once
+    assert "--anneal=cyclical" not in at_once
+    none = suggestion(tmp_path / "none", capsys, 0.1, 0.1, 0.1)
+    assert "--base_learning_rate" not in none
+    wild = suggestion(tmp_path / "wild", capsys, 0.1, 0.5, 0.9, diverged=True)
+    assert "raise --range_to" not in wild
+
+
+def test_pretrained_weights_begin_with_a_third_of_the_rate(tmp_path, capsys):
+    printed = suggestion(tmp_path / "run", capsys, 0.1, 0.5, 0.9, flags=["--init_from=runs/a"])
     # A rate says nothing without its batch.
     found = re.findall(
         r"^--base_learning_rate=([0-9.e-]+) (--base_batch_size=\d+ --base_momentum=[0-9.]+)",
-        pretrained.stdout,
+        printed,
         re.MULTILINE,
     )
     ((third, reference), (highest, same)) = ((float(rate), other) for rate, other in found)
@@ -71,12 +109,11 @@ def test_a_range_test_and_again(tmp_path):
     assert third == pytest.approx(highest / 3, rel=0.01)
 
 
-def test_a_test_that_diverges_is_one(tmp_path):
-    flags = ["--range_to=1e25", "--range_from=0.01", "--deterministic"]
-    done = range_test(tmp_path / "wild", *flags)
-    assert "crescendo train: " in done.stderr
-    assert "with learning rate" in done.stderr
-    assert "--base_learning_rate=" in done.stdout
+def test_one_point_suggests_nothing(tmp_path, capsys):
+    with pytest.raises(UserError, match="lower --range_from"):
+        suggestion(tmp_path / "wild", capsys, 0.1, diverged=True)
+    with pytest.raises(UserError, match="a lower --log_every_updates"):
+        suggestion(tmp_path / "short", capsys, 0.1)
 
 
 @pytest.mark.parametrize(

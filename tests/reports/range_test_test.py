@@ -43,6 +43,29 @@ def test_a_ramp_that_ends_at_the_peak_suggests_a_higher_range_to():
     assert "raise --range_to" in found.why
 
 
+def test_a_ramp_that_does_not_end_at_range_to_is_not_told_to_raise_it():
+    rising = [p for p in points(hill) if p["learning_rate"] < 0.05]
+    assert "does not fall before the loss is not finite" in suggest(rising, "diverged").why
+    for state in ("running", "killed", "not finished"):
+        assert "the test is not finished" in suggest(rising, state).why
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "state", "remedy"),
+    [
+        (lambda _: 0.1, "finished", "raise --range_to"),
+        (lambda _: 0.1, "diverged", "lower --range_from"),
+        (lambda x: 0.1 + 1e-6 * x, "finished", "raise --range_to"),
+        (lambda x: 0.1 - 0.01 * x, "finished", "lower --range_from"),
+    ],
+)
+def test_a_top1_that_does_not_rise_suggests_no_rates(accuracy, state, remedy):
+    found = suggest(points(accuracy), state)
+    assert not found.is_found
+    assert "does not rise above" in found.why
+    assert remedy in found.why
+
+
 def test_smoothing_keeps_the_ends_and_the_mean_of_a_line():
     assert smoothed([1.0]) == [1.0]
     line = [float(i) for i in range(9)]

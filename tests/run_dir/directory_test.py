@@ -37,6 +37,20 @@ def test_another_run_is_rejected_with_the_differences(tmp_path):
         pass
 
 
+@pytest.mark.parametrize("ranges", [0, 1])
+def test_another_range_test_is_not_told_to_fork(tmp_path, ranges):
+    """A fork cannot go on with or from a range test."""
+    both = [FLAGS, "--anneal=range_test\n" + FLAGS]
+    kept, other = both[ranges], both[1 - ranges]
+    with lock_run_dir(tmp_path, kept):
+        keep_flags(tmp_path, kept)
+    with (
+        pytest.raises(UserError, match="or name another --model_dir"),
+        lock_run_dir(tmp_path, other),
+    ):
+        pass
+
+
 def test_a_failed_start_leaves_the_directory_free_for_other_flags(tmp_path):
     with pytest.raises(UserError, match="bad batch"), lock_run_dir(tmp_path, FLAGS):
         raise UserError("bad batch")

@@ -9,6 +9,8 @@ from trainer.config.flags import Config
 from trainer.data.tfds import sizes
 from trainer.errors import ExitStatus, UserError
 from trainer.reports import range_test
+from trainer.reports.run_record import DIVERGED
+from trainer.run_dir import directory
 from trainer.schedule import trajectory
 from trainer.schedule.span import spans
 from trainer.system.atomic_file import write_atomic
@@ -51,14 +53,23 @@ def _report(config: Config, folder: pathlib.Path) -> None:
 
     logged = metrics.read(folder / metrics.FILE)
     points = range_test.whole(p for p in logged if p["split"] == "train")
-    if not points:
-        raise UserError("the loss was not finite from the start: lower --range_from.")
-    found = range_test.suggest(points)
+    diverged = (folder / directory.DIVERGED).exists()
+    if len(points) < 2:
+        if diverged:
+            raise UserError("the loss is not finite from the start: lower --range_from.")
+        raise UserError(
+            "the run has fewer than two logged points.\n"
+            "Name another --model_dir, with a lower --log_every_updates."
+        )
+    found = range_test.suggest(points, DIVERGED if diverged else "finished")
     write_atomic(folder / "range_test.csv", range_test.csv(points))
     picture = range_test.draw(points, found, config.range_scale)
     write_atomic(folder / "range_test.png", picture)
     write_image(folder / "tensorboard" / "range_test", "range_test", picture)
     say(found.why)
+    if not found.is_found:
+        say(f"see {folder}/range_test.png and .csv")
+        return
     batch_size, momentum = points[0]["batch_size"], points[0]["momentum"]
     reference = f"--base_batch_size={batch_size} --base_momentum={momentum:g}"
     if config.init_from:
@@ -69,8 +80,9 @@ def _report(config: Config, folder: pathlib.Path) -> None:
         )
     say(f"see {folder}/range_test.png and .csv; to train with these rates, use:")
     say(f"--base_learning_rate={found.highest:.3g} {reference}")
-    say("and, for cycles between both rates, also:")
-    say(f"--anneal=cyclical --min_learning_rate={found.lowest:.3g}")
+    if f"{found.lowest:.3g}" != f"{found.highest:.3g}":
+        say("and, for cycles between both rates, also:")
+        say(f"--anneal=cyclical --min_learning_rate={found.lowest:.3g}")
 
 
 def _log_every(config: Config) -> int:

@@ -71,6 +71,8 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
     """
     end = train(config, report=report)
     if isinstance(end, NonFiniteLossError):
+        if config.anneal != "range_test":
+            output.say(f"crescendo train: {end}", to=sys.stderr)
         return end.status
     return _STATUSES[end] if isinstance(end, StopReason) else ExitStatus.DONE
 
@@ -186,7 +188,8 @@ def _train(
             with _quiet_threads():
                 end = run.train(config, path, should_stop, worker, shown)
         except NonFiniteLossError as error:
-            output.say(f"crescendo train: {error}", to=sys.stderr)
+            if config.anneal == "range_test":  # A range test usually ends in this way.
+                log(f"{str(error).partition(chr(10))[0].rstrip('.')}: the test ends here")
             if chief:
                 write_atomic(path / directory.DIVERGED, f"{error}\n")
             return error

@@ -13,19 +13,35 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from trainer.reports.run_record import DIVERGED
+
 Point = dict[str, Any]
 
 _REACH = 2  # A smoothed value is the mean of a value and this many neighbours on each side.
+# Text on a top-1 that does not fall, by the state of the run.
+_NO_FALL = {
+    "finished": "does not fall by the end: raise --range_to to see where it does",
+    DIVERGED: "does not fall before the loss is not finite",
+}
+_NOT_YET = "has not fallen yet: the test is not finished"
 _STARTED = 0.1  # Learning has started when top-1 has risen by this share of its total rise.
 
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """Suggested range of learning rates, and the reason for it."""
+    """Suggested range of learning rates, and the reason for it.
+
+    Attributes:
+      lowest: the lowest rate.
+      highest: the highest rate; equal to the lowest if all the gain is made at one rate.
+      why: sentence on top-1 at these rates.
+      is_found: whether top-1 rises at all; if it does not, no rate is suggested.
+    """
 
     lowest: float
     highest: float
     why: str
+    is_found: bool = True
 
 
 def whole(points: Iterable[Point]) -> list[Point]:
@@ -34,26 +50,32 @@ def whole(points: Iterable[Point]) -> list[Point]:
     return [p for p in points if all(math.isfinite(p.get(name, math.nan)) for name in names)]
 
 
-def suggest(points: Sequence[Point]) -> Interval:
-    """Returns the suggested interval; `points` are in the order of rising `learning_rate`.
+def suggest(points: Sequence[Point], state: str = "finished") -> Interval:
+    """Returns the suggested interval.
 
     The interval begins where learning has started, and ends where smoothed top-1 is highest.
+
+    Args:
+      points: points of the run, in the order of rising `learning_rate`.
+      state: state of the run, as in RunRecord.
     """
     rates = [point["learning_rate"] for point in points]
     accuracies = smoothed([point["top1"] for point in points])
     best = max(range(len(points)), key=accuracies.__getitem__)
+    of_note = accuracies[0], accuracies[best], min(accuracies[best:])
+    begin, highest, after = (f"{top1:.3f}" for top1 in of_note)
+    if begin == highest:
+        is_too_high = after != highest or state == DIVERGED
+        remedy = "lower --range_from" if is_too_high else "raise --range_to or --epochs"
+        why = f"training top1 does not rise above {begin}, its value at {rates[0]:.3g}: {remedy}."
+        return Interval(rates[0], rates[0], why, is_found=False)
     start = accuracies[0] + _STARTED * (accuracies[best] - accuracies[0])
     # Noise may lift single values above `start`, so `first` follows the last value below `start`.
     first = max((i + 1 for i, top1 in enumerate(accuracies[:best]) if top1 < start), default=0)
-    after = min(accuracies[best:])
-    end = (
-        f"falls to {after:.3f} at higher rates"
-        if after < accuracies[best]
-        else "does not fall by the end: raise --range_to to see where it does"
-    )
+    end = f"falls to {after} at higher rates" if after != highest else _NO_FALL.get(state, _NOT_YET)
     why = (
         f"from {rates[first]:.3g} on, training top1 has made a tenth of its gain, to {start:.3f}; "
-        f"it is highest, {accuracies[best]:.3f}, at {rates[best]:.3g}, and {end}."
+        f"it is highest, {highest}, at {rates[best]:.3g}, and {end}."
     )
     return Interval(rates[first], rates[best], why)
 
@@ -81,7 +103,8 @@ def draw(points: Sequence[Point], interval: Interval, scale: str) -> bytes:
 
     figure = Figure(figsize=(7, 6), layout="constrained")
     plot(figure, points, interval, scale)
-    figure.suptitle(f"learning rates from {interval.lowest:.3g} to {interval.highest:.3g}")
+    title = f"learning rates from {interval.lowest:.3g} to {interval.highest:.3g}"
+    figure.suptitle(title if interval.is_found else "no suggested learning rates")
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=120)
     return buffer.getvalue()

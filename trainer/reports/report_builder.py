@@ -125,15 +125,18 @@ def _rises(ramp: Sequence[range_test.Point]) -> bool:
 def _range_tests(tests: Sequence[RunRecord]) -> _Part:
     pictures = []
     for i, run in enumerate(tests):
-        found = range_test.suggest(_ramp(run))
+        found = range_test.suggest(_ramp(run), run.state)
+        rates = f"{found.lowest:.3g} to {found.highest:.3g}" if found.is_found else "none"
         scale = run.flags.get("range_scale", "geometric")
         pictures.append(
             Picture(
                 name="range_test" + (f"_{i}" if len(tests) > 1 else ""),
                 alt=f"Training loss and top-1 against a rising learning rate, in {run.name}. "
-                f"Suggested learning rates: {found.lowest:.3g} to {found.highest:.3g}.",
+                f"Suggested learning rates: {rates}.",
                 caption=f"{run.name}: {found.why}",
-                draw=functools.partial(_draw_range_test, run=run, found=found, scale=scale),
+                draw=functools.partial(
+                    _draw_range_test, run=run, found=found, rates=rates, scale=scale
+                ),
                 height=4.2,
             )
         )
@@ -141,10 +144,10 @@ def _range_tests(tests: Sequence[RunRecord]) -> _Part:
 
 
 def _draw_range_test(
-    figure: Figure, run: RunRecord, found: range_test.Interval, scale: str
+    figure: Figure, run: RunRecord, found: range_test.Interval, rates: str, scale: str
 ) -> None:
     range_test.plot(figure, _ramp(run), found, scale)
-    figure.axes[0].set_title(f"{run.name}: rates {found.lowest:.3g} to {found.highest:.3g}")
+    figure.axes[0].set_title(f"{run.name}: rates {rates}")
 
 
 def _runs(groups: Sequence[Condition], others: Iterable[RunRecord]) -> _Part:

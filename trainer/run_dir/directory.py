@@ -219,10 +219,13 @@ def _check_same(path: pathlib.Path, flagfile: str) -> None:
             "Restore it from a copy, or name another folder."
         )
     if differences := flagfiles.learned_differences(kept, flagfile):
+        both = flagfiles.learned(kept), flagfiles.learned(flagfile)
+        other = f"begin a run in another folder with --fork_from={path}@newest and the new flags."
+        if any(flags.get("anneal") == "range_test" for flags in both):  # It cannot be forked.
+            other = "name another --model_dir."
         raise UserError(
             f"--model_dir={path} holds a run with other flags: {flagfiles.listed(differences)}.\n"
-            "Give the flags that it was started with, or begin a run in another folder with "
-            f"--fork_from={path}@newest and the new flags."
+            f"Give the flags that it was started with, or {other}"
         )
 
 
