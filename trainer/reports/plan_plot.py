@@ -1,10 +1,10 @@
 """Draws a plan over the epochs: batch size, noise scale and the other values of the schedule."""
 
-import io
+import functools
 import math
 import pathlib
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainer.config.flags import Config
@@ -14,13 +14,14 @@ from trainer.schedule.plan import CONTROLLED, Ramp
 from trainer.schedule.trajectory import Trajectory
 from trainer.system.atomic_file import write_atomic
 
-_POINTS = 1500  # Approximate number of points of a line; the picture is 900 pixels wide.
+_POINTS = 1500  # Approximate number of points of a line; the picture is 1,500 pixels wide.
 # Least number of points of a ramp (updates of one batch size), if the ramp has enough updates.
 _FEWEST_POINTS = 20
 # Values of --anneal with linear axes. Other schedules are straight lines on a logarithmic axis.
 _LINEAR = ("cosine", "polynomial", "cyclical", "range_test")
 _IMAGE_SIZE = "image size\n(pixels)"  # Label of the panel that shows the image sizes.
 _WORKERS = "workers"
+_Curve = tuple[Sequence[float], Sequence[float]]  # Epochs, and values at these epochs.
 _MOST_TICKS = 5  # Largest number of ticks of an axis; more would be too close together.
 
 
@@ -41,11 +42,35 @@ def draw(
       workers: number of workers in each ramp; None: this panel is left out.
 
     Raises:
-      UserError: if the file cannot be written, or matplotlib cannot write files with its suffix.
+      UserError: if the file cannot be written, or its suffix is not that of a picture.
     """
     # This import takes 0.5 s, so it is here: a plan without a plot does not need it.
-    from matplotlib.figure import Figure
+    from trainer.reports import plots
 
+    render = {"": plots.png, ".png": plots.png, ".svg": plots.svg}.get(pathlib.Path(path).suffix)
+    if render is None:
+        raise UserError(f"--plot={path} cannot be written: name a .png or .svg file.")
+    panels = _panels(schedule, ramps, workers)
+    picture = plots.Picture(
+        name="plan",
+        alt="",
+        caption="",
+        draw=functools.partial(_draw, config=config, schedule=schedule, ramps=ramps, panels=panels),
+        height=1.2 + 2 * len(panels),
+    )
+    try:
+        write_atomic(pathlib.Path(path), render(picture))
+    except OSError as error:
+        raise UserError(
+            f"--plot={path} cannot be written: {error.strerror}.\n"
+            "Name a file in an existing folder that you can write and that has space left."
+        ) from error
+
+
+def _panels(
+    schedule: Trajectory, ramps: Sequence[Ramp], workers: Sequence[int] | None
+) -> dict[str, _Curve]:
+    """Returns the line of each panel, by the panel's label."""
     drawn = points(schedule, ramps)
     epochs = [position / schedule.examples for position, _ in drawn]
     settings = [setting for _, setting in drawn]
@@ -57,34 +82,35 @@ def draw(
     }
     if len({setting.momentum for setting in settings}) == 1:
         del values["momentum"]
-    panels = {label: (epochs, ys) for label, ys in values.items()}
+    panels: dict[str, _Curve] = {label: (epochs, ys) for label, ys in values.items()}
     if schedule.image_sizes:
         panels[_IMAGE_SIZE] = image_sizes(schedule, ramps)
     if workers:
         panels[_WORKERS] = _steps(schedule, ramps, workers)
+    return panels
+
+
+def _draw(
+    figure: Any,
+    config: Config,
+    schedule: Trajectory,
+    ramps: Sequence[Ramp],
+    panels: Mapping[str, _Curve],
+) -> None:
+    """Draws the panels into an empty matplotlib figure."""
     geometric = config.anneal == "range_test" and config.range_scale == "geometric"
     linear = config.anneal in _LINEAR and not geometric
-    figure = Figure(figsize=(7.5, 1.2 + 2 * len(panels)), layout="constrained")
+    figure.set_figwidth(7.5)
+    end = max(schedule.epochs, max(panels["learning rate"][0]))
     rows: Any = figure.subplots(len(panels), 1, sharex=True)
     for axes, (label, (xs, ys)) in zip(rows, panels.items(), strict=True):
         axes.plot(xs, ys, color="#0072b2", linewidth=1.5)
-        axes.set(ylabel=label, xlim=(0, max(schedule.epochs, epochs[-1])))
+        axes.set(ylabel=label, xlim=(0, end))
         always = label in ("momentum", _IMAGE_SIZE, _WORKERS)
         _scale(axes, ys, always or (linear and label != "batch size\n(examples)"))
         axes.grid(alpha=0.3)
     rows[-1].set_xlabel("epochs")
     figure.suptitle(_title(config, schedule, ramps), fontsize=11)
-    picture = io.BytesIO()
-    try:
-        figure.savefig(picture, dpi=120, format=pathlib.Path(path).suffix[1:] or "png")
-        write_atomic(pathlib.Path(path), picture.getvalue())
-    except ValueError as error:
-        raise UserError(f"--plot={path} cannot be written: {error}.\nName a .png file.") from error
-    except OSError as error:
-        raise UserError(
-            f"--plot={path} cannot be written: {error.strerror}.\n"
-            "Name a file in an existing folder that you can write and that has space left."
-        ) from error
 
 
 def points(schedule: Trajectory, ramps: Sequence[Ramp]) -> list[tuple[int, Setting]]:
