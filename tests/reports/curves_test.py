@@ -7,7 +7,7 @@ from tests.reports.tables_test import read
 from tests.support.run_directories import write
 from trainer.reports import curves
 from trainer.reports.conditions import conditions
-from trainer.reports.plots import GREY
+from trainer.reports.plots import GREY, png
 
 
 def drawn(pictures):
@@ -156,6 +156,19 @@ def test_schedules_are_steps_and_constants_are_sentences(tmp_path):
     assert (line.get_xdata()[0], line.get_ydata()[0]) == (0, 100)
     rises = [x for x, y in zip(*line.get_data(), strict=True) if y == 500]
     assert rises[0] == pytest.approx(1.1)  # The step is at the previous point, at epoch 1.
+
+
+def test_one_measurement_is_not_the_value_of_the_whole_run(tmp_path):
+    folder = write(tmp_path / "run", noise=40.0)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for point in lines[1:]:
+        point.pop("gradient_noise_scale", None)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(point) + "\n" for point in lines))
+    groups = conditions(read(tmp_path))
+    (picture,), still = curves.schedule(groups, curves.lines(groups))
+    assert picture.name == "schedule_gradient_noise_scale"
+    assert not any("gradient noise" in sentence for sentence in still)
+    assert png(picture).startswith(b"\x89PNG")
 
 
 def test_the_first_and_the_best_of_many_conditions_are_in_colour(tmp_path):

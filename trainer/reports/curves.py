@@ -131,10 +131,11 @@ def schedule(
         values = [p["y"] for curve in _curves(conditions, get) for p in curve]
         if not values:
             continue
-        if math.isclose(min(values), max(values)):  # The values are equal up to rounding.
+        measured = name.startswith("gradient_noise_scale")
+        # The values may differ by rounding. A single measurement says nothing of the whole run.
+        if math.isclose(min(values), max(values)) and not measured:
             still.append(f"The {what} is {values[0]:g} throughout.")
             continue
-        measured = name.startswith("gradient_noise_scale")
         chart = _Chart(conditions, drawn, get, "epoch", _capital(what), label, steps=not measured)
         alt = f"{what} over the epochs, from {min(values):.3g} to {max(values):.3g}"
         caption = "A batch well below this scale wastes few examples." if measured else ""
