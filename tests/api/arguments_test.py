@@ -76,6 +76,8 @@ WRONG = [
     ({"anneal_epochs": 3}, "anneal_epochs=3 has the type int: give a list"),
     ({"anneal_epochs": [{}]}, "a list of text or numbers"),
     ({"augment": ["crop", "flip"]}, r"augment=\['crop', 'flip'\] has the type list: give text"),
+    ({"model_dir": "runs/\0x"}, r"has a NUL character, which no flag can have"),
+    ({"images": ["a.png", "\0"]}, "has a NUL character"),
     ({"momentum": np.zeros(9999)}, r"momentum=array.* has the type ndarray: give a number"),
 ]
 
@@ -89,6 +91,8 @@ def test_a_wrong_argument_is_named(flags, message):
 def test_a_recipe_must_be_text():
     with pytest.raises(UserError, match="recipe=3 is not the name of a recipe"):
         words("trainer.train", {}, 3)
+    with pytest.raises(UserError, match="NUL"):
+        words("trainer.train", {}, "\0")
 
 
 def test_the_command_line_checks_the_values():

@@ -71,9 +71,14 @@ def test_flags_set_the_numbers():
         (
             "--augment=trivialaugment --randaugment_magnitude=5",
             "--randaugment_magnitude=5.0 is for --augment=randaugment, not for "
-            "--augment=trivialaugment: add randaugment to the list, or give "
-            "--randaugment_magnitude=9.0, the default.",
+            "--augment=trivialaugment: give --randaugment_magnitude=9.0, the default.",
         ),
+        (
+            "--augment=crop --mixup_alpha=3",
+            "give --augment=crop,mixup or --mixup_alpha=0.2, the default.",
+        ),
+        ("--augment=none --mixup_alpha=3", "give --augment=mixup or --mixup_alpha=0.2, the"),
+        ("--augment=strong --erasing_probability=1", "strong: give --erasing_probability=0.5, the"),
         ("--erasing_area=0.1,0.2", "--erasing_area=0.1,0.2 is for --augment=erasing, not for"),
     ],
 )

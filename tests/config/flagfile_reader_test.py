@@ -40,6 +40,14 @@ def test_a_flagfile_with_a_nul_byte_is_rejected(line, tmp_path):
         texts(f"--flagfile={tmp_path}/a.flags")
 
 
+def test_a_flagfile_that_is_a_link_to_itself_is_rejected(tmp_path):
+    (tmp_path / "a.flags").symlink_to("a.flags")
+    outer = write(tmp_path / "b.flags", "--flagfile=a.flags")
+    for file in (tmp_path / "a.flags", outer):
+        with pytest.raises(UserError, match="cannot be read"):
+            texts(f"--flagfile={file}")
+
+
 @pytest.mark.parametrize("arguments", [["--flagfile="], ["--flagfile"]])
 def test_a_flagfile_flag_without_a_name_is_rejected(arguments):
     with pytest.raises(UserError, match="--flagfile has no value"):

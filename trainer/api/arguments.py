@@ -101,7 +101,10 @@ def _number(value: Any) -> str:
 def _text(value: Any) -> str:
     if not isinstance(value, (str, os.PathLike)):
         raise TypeError
-    return os.fsdecode(os.fspath(value))
+    text = os.fsdecode(os.fspath(value))
+    if "\0" in text:
+        raise UserError(f"{_shown(text)} has a NUL character, which no flag can have: remove it.")
+    return text
 
 
 # Maps the type of a flag to the function that writes a value of this type, and the type's name.

@@ -3,6 +3,7 @@
 import difflib
 import pathlib
 import re
+import reprlib
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -185,6 +186,8 @@ def _check_value(name: str, value: Any) -> None:
     if value is not None and (why := FLAGS[name].problem(value)):
         given = ",".join(value) if isinstance(value, tuple) else value
         raise UserError(f"flag --{name}={given}: {why}")
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise UserError(f"flag --{name}={reprlib.repr(value)}: must be below 2⁶³")
 
 
 def _check_choice(command: str, name: str, value: Any) -> None:
@@ -259,9 +262,11 @@ def _check_augment(config: Config) -> None:
     for name, item in augment_list.FLAG_OF.items():
         value, default = getattr(config, name), getattr(Config, name)
         if value != default and item not in named:
+            added = item if config.augment == "none" else f"{config.augment},{item}"
+            fits = not augment_list.problem(added)
             raise UserError(
                 f"--{name}={value} is for --augment={item}, not for --augment={config.augment}: "
-                f"add {item} to the list, or give --{name}={default}, the default."
+                f"give {f'--augment={added} or ' if fits else ''}--{name}={default}, the default."
             )
 
 

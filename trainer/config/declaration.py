@@ -45,6 +45,9 @@ FRACTION = must_be("from 0 to below 1", lambda value: 0 <= value < 1)
 # Within these limits, 64 bits can count the examples that a run consumes. They can also count the
 # intervals in a run, for example between evaluations: at most 1e9 / 1e-9 = 1e18 intervals.
 EPOCHS = must_be("above 0, from 1e-9 to 1e9", lambda value: 1e-9 <= value <= 1e9)
+# Within these limits, predicted times are finite numbers.
+SPEED = must_be("above 0, from 1e-9 to 1e18", lambda value: 1e-9 <= value <= 1e18)
+DURATION = must_be("from 0 to 1e12", lambda value: 0 <= value <= 1e12)
 # With a learning rate above 1e30, float32 parameters could overflow in the first update.
 RATE = must_be("above 0 and at most 1e30", lambda value: 0 < value <= 1e30)
 FACTOR = must_be("above 1 and at most 1e9", lambda value: 1 < value <= 1e9)

@@ -84,7 +84,8 @@ def _found(name: str, folder: pathlib.Path) -> pathlib.Path:
 
 def _flags_in(path: pathlib.Path, around: tuple[pathlib.Path, ...]) -> Iterator[Argument]:
     """Yields the flags in `path`; `around` are the flagfiles that include it, outermost first."""
-    if path.resolve() in around:
+    real = pathlib.Path(os.path.realpath(path))  # Path.resolve fails if a link leads to itself.
+    if real in around:
         raise UserError(
             f"the flagfile {path} includes itself, directly or through another flagfile.\n"
             f"Remove the line that names it from {around[-1]}."
@@ -95,7 +96,7 @@ def _flags_in(path: pathlib.Path, around: tuple[pathlib.Path, ...]) -> Iterator[
         if (name := _flagfile(flag, flags)) is None:
             yield Argument(flag, path)
         else:
-            yield from _flags_in(_found(name, path.parent), (*around, path.resolve()))
+            yield from _flags_in(_found(name, path.parent), (*around, real))
 
 
 def _read(path: pathlib.Path) -> str:

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 
 from trainer.config import local_path
 from trainer.config.declaration import (
+    DURATION,
     EPOCHS,
     MODEL,
     POSITIVE,
+    SPEED,
     TRAINING,
     Flag,
     Group,
@@ -224,13 +226,13 @@ class Config(RunFlags):
         30.0,
         "Time of a change of the number of workers, in seconds: a checkpoint, and a start up to "
         "the next update.",
-        problem=at_least(0),
+        problem=DURATION,
     )
     plan_examples_per_second: float | None = _elastic(
         None,
         "Throughput of one replica, in examples per second (unset: the throughput of the run in "
         "--model_dir: `plan` reads it after the end, and `train` measures it).",
-        problem=POSITIVE,
+        problem=SPEED,
         formerly="examples_per_second",
     )
     plan_parameters: int | None = _cost(
@@ -243,14 +245,14 @@ class Config(RunFlags):
     plan_link_bandwidth: float = _elastic(
         10.0,
         "Gigabits per second from host to host; scripts/benchmarks/benchmark_link.py measures it.",
-        problem=POSITIVE,
+        problem=SPEED,
         formerly="link_bandwidth",
     )
     plan_link_latency: float = _elastic(
         50.0,
         "Latency of one step of the ring all-reduce from host to host, in microseconds. With "
         "TensorFlow's ring between CPUs, it is about 400.",
-        problem=at_least(0),
+        problem=DURATION,
         formerly="link_latency",
     )
 

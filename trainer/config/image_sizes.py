@@ -22,8 +22,9 @@ def problem(texts: Sequence[str]) -> str:
         epochs = _number(start)
         if not at or not size.strip().isdecimal() or epochs is None:
             return f"has {text!r}; it must be a list of SIZE@EPOCH or SIZE@PERCENT, as in {EXAMPLE}"
-        if not 1 <= int(size) <= _LARGEST:
-            return f"has {text!r}; a size must be from 1 to {_LARGEST} pixels"
+        # Python converts at most 4,300 digits to an integer.
+        if len(size) > 9 or not 1 <= int(size) <= _LARGEST:
+            return f"has {text[:60]!r}; a size must be from 1 to {_LARGEST} pixels"
         starts.append(epochs)
     if starts[0]:
         return f"must begin at 0, as in {EXAMPLE}"
