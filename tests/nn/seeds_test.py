@@ -44,6 +44,15 @@ def numbers(states, position, seed, order_version):
 
 def test_version_1_keeps_the_masks_of_earlier_runs():
     assert numbers(3, 640, 5, 1)[1:] == [(640, (15 + i) << 16) for i in range(3)]
+    largest = (2**47 - 1) // 3 - 1  # Of the seeds that earlier versions accepted with three layers.
+    assert numbers(3, 640, largest, 1)[1:] == [(640, (3 * largest + i) << 16) for i in range(3)]
+
+
+@pytest.mark.parametrize("seed", [2**47, 9 * 10**18, 2**63 - 1])
+def test_version_1_takes_every_seed(seed):
+    found = numbers(3, 640, seed, 1)[1:]
+    assert [(low - ((3 * seed + i) << 16)) % 2**64 for i, (_, low) in enumerate(found)] == [0] * 3
+    assert len({*found}) == 3
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**31, 2**63 - 1])

@@ -65,7 +65,7 @@ def values(
     A state is an int64 vector [2] of two 64-bit hashes of (seed, layer, position). For each further
     draw, the layer adds 1 to the second number. Keras takes each number modulo 2³¹ − 2, so almost
     62 bits remain in all. With order version 1, the state of layer i is instead
-    [position, (seed · states + i) · 2¹⁶], as in runs of older versions of this program.
+    [position, (seed · states + i) · 2¹⁶ modulo 2⁶⁴], as in runs of older versions of this program.
 
     Args:
         states: number of random layers.
@@ -81,11 +81,16 @@ def values(
         return tf.bitcast(tf.stack([word, splitmix64(word)]), tf.int64)
 
     if order_version == 1:
-        numbers = [(seed * states + i) << 16 for i in range(states)]
+        numbers = [_signed((seed * states + i) << 16) for i in range(states)]
         layers = [tf.stack([position, tf.constant(n, tf.int64)]) for n in numbers]
     else:
         layers = [hashed(i) for i in range(states)]
     return hashed(_GLOBAL), layers
+
+
+def _signed(number: int) -> int:
+    """Returns `number` modulo 2⁶⁴ as a signed 64-bit integer; most numbers do not change."""
+    return (number + 2**63) % 2**64 - 2**63
 
 
 def keras_seed(seed: int) -> int:
