@@ -6,6 +6,7 @@ import pytest
 from tests.support.configs import parsed
 from trainer.data.bad_examples import BadExamples
 from trainer.data.in_memory import InMemoryDataset
+from trainer.distributed.process_group import ProcessGroup
 from trainer.errors import UserError
 from trainer.run_dir import training_data
 from trainer.training import setup
@@ -38,6 +39,13 @@ def test_a_training_set_that_has_changed(tmp_path, other):
     with pytest.raises(UserError, match=r"'train' is not what this run began with: it had") as e:
         setup.training_data_of(parsed(), tmp_path, NONE, IMAGES)
     assert "and has 6 of (4, 4, 2) in 3." in str(e.value)
+
+
+@pytest.mark.parametrize("model", ["wide_resnet_10", "no_such_module:model", "python:model"])
+def test_a_model_that_does_not_exist_is_refused_before_the_data_are_read(model):
+    config = parsed(f"--model={model}", "--dataset=image_folder:/nothing")
+    with pytest.raises(UserError, match=f"--model={model}"):
+        setup.load_splits(config, None, NONE, ProcessGroup())
 
 
 def test_a_class_that_was_renamed_is_named(tmp_path):

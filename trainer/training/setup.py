@@ -113,9 +113,10 @@ def load_splits(
     """Returns the training and the evaluation examples; every process reads both.
 
     Raises:
-      UserError: if a split cannot be read, if it differs between processes, or if the run in `path`
-        began with other training data.
+      UserError: if the model does not exist. Also if a split cannot be read, if it differs between
+        processes, or if the run in `path` began with other training data.
     """
+    registry.check_name(config.model)  # Before the data are read, because that may take minutes.
     log(f"reading {config.dataset} {config.train_split}")
     if note := image_listing.note(config.dataset, config.train_split):
         log(note)

@@ -38,6 +38,8 @@ from trainer.nn.user_code import explain_refusal
 ImageShape = tuple[int, int, int]
 
 _OWN = {"resnet_50": resnet_50, "vgg_16": vgg_16, "plain_9": plain_9}
+_VIT = re.compile(rf"vit_({'|'.join(SIZES)})_([1-9]\d*)")
+_WIDE_RESNET = re.compile(r"wide_resnet_(\d+)_(\d+)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +98,7 @@ def build(
         UserError: if the model does not exist, cannot be built for these images and classes, or
             does not return logits.
     """
+    check_name(name)
     keras.utils.set_random_seed(keras_seed(seed))
     with _layers_in(precision):
         network = _network(name, images, classes, drop_path)
@@ -130,6 +133,23 @@ def build(
     return model
 
 
+def check_name(name: str) -> None:
+    """Checks that the model `name` exists, without building it.
+
+    Raises:
+        UserError: if it does not exist.
+    """
+    if ":" in name:
+        user_function.find(name)
+    elif not (
+        name in _OWN
+        or _VIT.fullmatch(name)
+        or _WIDE_RESNET.fullmatch(name)
+        or application.constructor_of(name)
+    ):
+        raise UserError(f"--model={name} is not a model; {_suggest(name)}")
+
+
 @contextlib.contextmanager
 def _layers_in(precision: str) -> Iterator[None]:
     """Sets the default precision of the layers that are created in the `with` block."""
@@ -146,22 +166,20 @@ def _network(name: str, images: ImageFormat, classes: int, drop_path: float) -> 
     image_shape = images.shape
     if name == "resnet_50":
         return resnet_50(image_shape, classes, drop_path)
-    if match := re.fullmatch(rf"vit_({'|'.join(SIZES)})_([1-9]\d*)", name):
+    if match := _VIT.fullmatch(name):
         size, patch = SIZES[match[1]], int(match[2])
         for height, width in images.training_shapes:
             check_divides(patch, height, width)
         return vision_transformer(size, patch, image_shape, classes, drop_path)
-    # The command line refuses --drop_path for other models, except for wrong names like vit_l_16.
-    assert not drop_path or name.startswith("vit_")
+    assert not drop_path  # The command line refuses --drop_path for other models.
     if ":" in name:
         return user_function.build(name, image_shape, classes)
-    if match := re.fullmatch(r"wide_resnet_(\d+)_(\d+)", name):
+    if match := _WIDE_RESNET.fullmatch(name):
         return wide_resnet(int(match[1]), int(match[2]), image_shape, classes)
     if name in _OWN:
         return _OWN[name](image_shape, classes)
     constructor = application.constructor_of(name)
-    if constructor is None:
-        raise UserError(f"--model={name} is not a model; {_suggest(name)}")
+    assert constructor is not None  # `check_name` refuses other names.
     raw: dict[str, Any] = {}
     if "include_preprocessing" in inspect.signature(constructor).parameters:
         raw = {"include_preprocessing": bool(images.preprocessing)}

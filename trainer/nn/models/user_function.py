@@ -30,7 +30,7 @@ def build(name: str, image_shape: tuple[int, int, int], classes: int) -> keras.M
             error, or does not return a Keras model. Also if this call has not received the model
             of a Python program.
     """
-    function = _given() if name == python_name.NAME else _named(name)
+    function = find(name)
     function_name = name.partition(":")[2]
     try:
         inspect.signature(function).bind(image_shape, classes)
@@ -43,6 +43,16 @@ def build(name: str, image_shape: tuple[int, int, int], classes: int) -> keras.M
     if not isinstance(model, keras.Model):
         raise UserError(f"--model={name} returned a {type(model).__name__}: return a keras.Model")
     return model
+
+
+def find(name: str) -> Callable[..., Any]:
+    """Returns the function that `name`, the value of --model, means.
+
+    Raises:
+        UserError: if the function does not exist, or this call has not received the model of a
+            Python program.
+    """
+    return _given() if name == python_name.NAME else _named(name)
 
 
 def _given() -> Callable[..., Any]:
@@ -60,7 +70,10 @@ def _named(name: str) -> Callable[..., Any]:
     module, function_name = load(name), name.partition(":")[2]
     function = getattr(module, function_name, None)
     if not callable(function):
-        raise UserError(f"--model={name}: {module.__name__} has no function {function_name!r}")
+        raise UserError(
+            f"--model={name}: {module.__name__} has no function {function_name!r}.\n"
+            f"Name a function of this module, as in --model={module.__name__}:FUNCTION."
+        )
     return function
 
 
@@ -81,4 +94,9 @@ def load(name: str) -> types.ModuleType:
         with unwrap_user_errors(f"--model={name}"):
             return importlib.import_module(module_name)
     except (ImportError, ValueError) as error:
-        raise UserError(f"--model={name}: cannot import {module_name!r}: {error}") from error
+        module_name = module_name.strip(".").removesuffix(".py") or "MODULE"
+        raise UserError(
+            f"--model={name}: cannot import {name.partition(':')[0]!r}: {error}.\n"
+            "Name a module that `import` finds in this folder or in PYTHONPATH, as in "
+            f"--model={module_name}:FUNCTION."
+        ) from error
