@@ -189,6 +189,16 @@ def test_flags_must_fit_the_points_and_not_the_defaults(tmp_path, flags, fitting
         assert (len(runs), len(found)) == (len(points) - count, count)
 
 
+def test_flags_of_plan_in_a_swept_flagfile_change_nothing(tmp_path):
+    recipe = tmp_path / "a.flags"
+    recipe.write_text("--plan_replicas=3\n--plan_hosts=3\n--workers=1:4\n--epochs=1\n")
+    points = grid.parse(f"flagfile={recipe}")
+    asked = command_line.parse("sweep", [])
+    runs, found, _ = sweep_command.checked(asked, points, SweepFolder(tmp_path))
+    assert (len(runs), found) == (1, {})
+    assert not any(flag.startswith(("--plan_", "--workers")) for flag in runs[0].flags)
+
+
 def test_every_wrong_point_is_reported_before_anything_starts(capsys, tmp_path):
     error = refused(
         capsys,

@@ -56,7 +56,7 @@ def run(config: Config) -> int:
         runs, wrong, damaged = checked(config, points, folder)
     if wrong:
         say(_wrong(wrong, len(points)), to=sys.stderr)
-        return 2
+        return ExitStatus.USER_ERROR
     runs = _with_precision([each for each in runs if each.point in shard], folder, points)
     finished = sum(row.results is not None for row in _rows(points, folder.path, damaged))
     if finished:
@@ -113,7 +113,9 @@ def checked(
                 raise UserError(
                     "--strategy=multi_worker is for train: give each machine a --sweep_shard."
                 )
-            plan.planned(config, count_examples)
+            # A point's flagfile may hold flags of plan, which its run does not take.
+            of_run = dataclasses.replace(config, plan_replicas=None, plan_hosts=None, workers=None)
+            plan.planned(of_run, count_examples)
             folder.check(name, config)
         except DamagedRunError as error:
             damaged[name] = str(error)
