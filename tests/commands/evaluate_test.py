@@ -22,7 +22,9 @@ from tests.support.runs import (
     started,
     wait_for,
 )
+from trainer.commands import evaluate as command
 from trainer.data import sources
+from trainer.errors import UserError
 from trainer.run_dir import class_evaluation
 
 
@@ -64,6 +66,21 @@ def test_a_checkpoint_without_its_run_named(capsys, uninterrupted):
     model_dir, _ = uninterrupted
     found = evaluate(capsys, f"--checkpoint={model_dir}/checkpoints/000000125")
     same(found, logged(model_dir, 125))
+
+
+@pytest.mark.parametrize(
+    ("images", "shape", "resized"),
+    [
+        ((20, 20, 1), (40, 40, 1), True),
+        ((20, 20, 1), (40, 40, 3), False),
+        ((40, 40, 1), (40, 40, 3), False),
+        ((40, 40, 3), (40, 20, 3), False),
+    ],
+)
+def test_another_size_is_the_remedy_only_if_it_makes_the_images_fit(images, shape, resized):
+    with pytest.raises(UserError, match="name the model's training data") as error:
+        command._check_fits(images, 3, shape, 3, "the images")
+    assert ("or give --eval_image_size=40" in str(error.value)) == resized
 
 
 def test_the_command_line_wins(capsys, uninterrupted):

@@ -174,9 +174,11 @@ def _check_fits(
 ) -> None:
     """Refuses data if its image shape differs from the model's, or the model has fewer classes."""
     if images != shape:
+        remedy = "name the model's training data with --dataset"
+        if images[2] == shape[2] and shape[0] == shape[1]:  # Resizing makes the images fit.
+            remedy += f", or give --eval_image_size={shape[0]}"
         raise UserError(
-            f"{name} has images of shape {images}, and the model takes {shape}: name the model's "
-            f"training data with --dataset, or give --eval_image_size={shape[0]}."
+            f"{name} has images of shape {images}, and the model takes {shape}: {remedy}."
         )
     if labels > classes:
         raise UserError(
