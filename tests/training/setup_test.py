@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.support.configs import parsed
 from trainer.data.bad_examples import BadExamples
@@ -46,6 +47,18 @@ def test_a_model_that_does_not_exist_is_refused_before_the_data_are_read(model):
     config = parsed(f"--model={model}", "--dataset=image_folder:/nothing")
     with pytest.raises(UserError, match=f"--model={model}"):
         setup.load_splits(config, None, NONE, ProcessGroup())
+
+
+@pytest.mark.parametrize(
+    ("flags", "warned"), [([], True), (["--loss=sigmoid"], False), (["--num_classes=2"], False)]
+)
+def test_one_class_is_said_to_teach_nothing(tmp_path, logged, flags, warned):
+    for split in ("train", "val"):
+        (tmp_path / split / "cat").mkdir(parents=True)
+        Image.new("RGB", (4, 4), "red").save(tmp_path / split / "cat" / "1.png")
+    config = parsed(f"--dataset=image_folder:{tmp_path}", "--image_size=4", *flags)
+    setup.load_splits(config, None, NONE, ProcessGroup())
+    assert any("nothing is learned" in line for line in logged) == warned
 
 
 def test_a_class_that_was_renamed_is_named(tmp_path):

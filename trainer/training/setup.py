@@ -122,6 +122,8 @@ def load_splits(
         log(note)
     training = load(config, config.train_split, bad, training=True)
     log(training.summary)
+    if max(training.classes, config.num_classes or 0) == 1 and config.loss == "softmax":
+        log("warning: one class: with --loss=softmax its loss is always 0, and nothing is learned")
     # Checks now, because loading the evaluation split would report a renamed class less clearly.
     if path and (kept := training_data.read(path)):
         same_data.check_as_began(config, kept, training)
