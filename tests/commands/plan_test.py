@@ -50,6 +50,11 @@ def test_a_clipped_run_is_not_said_to_be_invariant(capsys):
         assert said == bool(clip)
 
 
+def test_one_update_is_not_several(capsys):
+    plan.run(parsed("--train_examples=1280", "--epochs=0.05"))
+    assert "\n1 update over 0.05 epochs of 1,280 examples\n" in capsys.readouterr().out
+
+
 def test_table_and_plot(capsys, tmp_path):
     plan.run(parsed(RECIPE, f"--plot={tmp_path}/plan.png"))
     assert "29,142 updates over 200 epochs of 50,000 examples" in capsys.readouterr().out
@@ -180,7 +185,7 @@ def test_hosts_alone_have_a_replica_each(capsys):
         ),
         (("--plan_hosts=2", "--plan_examples_per_second=0"), "must be above 0"),
         (("--plan_hosts=2", "--plan_link_bandwidth=0"), "must be above 0"),
-        (("--plan_hosts=2", "--plan_link_latency=-1"), "must be 0 or above"),
+        (("--plan_hosts=2", "--plan_link_latency=-1"), "must be from 0 to 1e12"),
     ],
 )
 def test_costs_that_cannot_be_told(arguments, message):

@@ -42,6 +42,9 @@ def evaluate(
 
     Raises:
       UserError: if a flag is wrong, or the model cannot be read or does not fit the examples.
+      OutputError: if the files of per_class=True cannot be written.
+      TryAgainError: if a bucket does not answer, or, with per_class=True, another process owns the
+        run in it.
     """
     if data is not None:
         examples.refuse("trainer.evaluate", flags)
@@ -83,6 +86,7 @@ def predict(
 
     Raises:
       UserError: if a flag is wrong, the model or a picture cannot be read, or no image can be used.
+      TryAgainError: if a bucket does not answer.
     """
     images = _listed(images)
     of_files = all(isinstance(each, str | os.PathLike) for each in images)
@@ -130,6 +134,7 @@ def load(
 
     Raises:
       UserError: if a flag is wrong, or the checkpoint cannot be read.
+      TryAgainError: if a bucket does not answer.
     """
     with _reading("export", model_dir, model, flags, {}) as config:
         from trainer.training import inference_model

@@ -72,6 +72,7 @@ def train(
       NonFiniteLossError: if the loss is not finite.
       NotSavedError: if a file of the run cannot be written.
       LostWorkerError: if another worker, or the TPU, is lost.
+      TryAgainError: if a bucket does not answer, or another process owns the run in it.
     """
     keras_backend.prepare()
     flags |= examples.flags_of("trainer.train", flags, data, evaluation_data)

@@ -156,11 +156,11 @@ def _print(config: Config, found: _Plan) -> None:
     columns |= cost.columns(machines, examples) if machines else {}
     say(plan.uncertain(config) + plan.table(found.ramps, columns, width()))
     updates = found.values["total_updates"]
-    span = f"over {config.epochs:g} epoch{'' if config.epochs == 1 else 's'}"
+    span = f"over {config.epochs:g} epoch{_s(config.epochs)}"
     if found.begin.position:
         first = found.begin.position / examples
         span = f"from epoch {first:.2f} to {config.epochs:g}, epochs"
-    say(f"{updates:,} updates {span} of {examples:,} examples")
+    say(f"{updates:,} update{_s(updates)} {span} of {examples:,} example{_s(examples)}")
     for line in found.lines:
         say(line)
     if machines:
@@ -170,6 +170,11 @@ def _print(config: Config, found: _Plan) -> None:
             "the duration is not known: pass --plan_examples_per_second of one replica,\n"
             "or --model_dir of a finished run"
         )
+
+
+def _s(number: float) -> str:
+    """Returns the ending of a noun after `number`."""
+    return "" if number == 1 else "s"
 
 
 def _write_json(found: _Plan) -> None:

@@ -92,9 +92,8 @@ def _left_out(found: Mapping[str, Any], *, drawn: bool) -> list[str]:
     note = "The class with the lowest F1 is the first."
     tested = len(_tested(found))
     if (more := tested - _MOST_ROWS) > 0:
-        note += (
-            f" Only in {class_evaluation.CSV}: {more:,} of {tested:,} classes, whose F1 is higher."
-        )
+        which = f"{more:,} of {tested:,} classes, whose F1 is not lower"
+        note += f" Only in {class_evaluation.CSV}: {which}."
     if not drawn:
         note += f" A matrix of more than {class_plots.MOST_CLASSES:,} classes is not drawn."
     return [note]
