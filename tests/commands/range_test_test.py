@@ -71,7 +71,7 @@ def test_a_test_that_diverges_is_one(tmp_path):
 
 
 def suggestion(folder, capsys, *top1, flags=(), diverged=False):
-    """What the command prints for a run whose points have `top1`, at rates 0.001, 0.01, ..."""
+    """Output of the command for a run whose points have `top1`, at rates 0.001, 0.01, ..."""
     folder.mkdir()
     setting = {"split": "train", "loss": 2.0, "batch_size": 128, "momentum": 0.9}
     for i, each in enumerate(top1):
