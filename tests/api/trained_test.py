@@ -125,7 +125,7 @@ def test_an_evaluation_takes_the_devices_of_the_first_call(trained):
 
 
 @pytest.mark.parametrize("bucket_server", ["s3"], indirect=True)
-def test_a_run_in_a_bucket_is_loaded_while_its_owner_trains(place, trained, tmp_path):
+def test_a_run_in_a_bucket_is_loaded_while_its_owner_trains(place, trained, tmp_path, capsys):
     with bucket_run.owned(url.parse(place.url), str(tmp_path / "owner"), 60.0) as run:
         shutil.copytree(trained[0], run.path, dirs_exist_ok=True)
     with bucket_run.owned(url.parse(place.url), str(tmp_path / "owner"), 60.0):
@@ -133,4 +133,10 @@ def test_a_run_in_a_bucket_is_loaded_while_its_owner_trains(place, trained, tmp_
     first = len(place.proxy.requests)
     model = trainer.load(place.url, cache_dir=tmp_path / "reader")
     assert model.class_names == tuple(NAMES)
+    # Results name the URL, and not the folder of the copy.
+    found = trainer.evaluate(place.url, data=EVALUATION, cache_dir=tmp_path / "reader")
+    assert found["checkpoint"].startswith(f"{place.url}/checkpoints/0")
+    assert f"takes {place.url}/checkpoints/0" in capsys.readouterr().err
+    trainer.predict(place.url, EVALUATION[0][:1], cache_dir=tmp_path / "reader")
+    assert f"takes {place.url}/checkpoints/0" in capsys.readouterr().err
     assert not any(request.writes for request in place.proxy.requests[first:])

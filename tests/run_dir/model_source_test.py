@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from tests.support.configs import parsed
@@ -13,6 +15,14 @@ def run(tmp_path):
     asked = parsed(f"--model_dir={folder}", "--epochs=2", "--virtual_devices=4", "--deterministic")
     (folder / "flags.txt").write_text(to_flagfile(asked))
     return folder
+
+
+def test_a_text_names_the_url_of_a_run_and_not_its_copy(run):
+    local = dataclasses.replace(parsed("--model_dir=gs://bucket/runs/x/"), model_dir=str(run))
+    text = f"takes {run}/checkpoints/000000007"
+    assert model_source.as_asked(local, text) == "takes gs://bucket/runs/x/checkpoints/000000007"
+    assert model_source.as_asked(parsed(f"--model_dir={run}"), text) == text
+    assert model_source.as_asked(parsed(), text) == text
 
 
 @pytest.fixture

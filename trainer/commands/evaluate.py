@@ -31,14 +31,14 @@ class _Evaluated:
       classes: results of each class; None if --per_class is not given.
       logits: number of logits of the model.
       name: name of the split.
-      path: path of the checkpoint or export.
+      path: path or URL of the checkpoint or export.
     """
 
     values: dict[str, Any]
     classes: dict[str, Any] | None
     logits: int
     name: str
-    path: pathlib.Path
+    path: str
 
     def as_json(self) -> dict[str, Any]:
         """Returns the object that --format=json prints."""
@@ -107,7 +107,7 @@ def _evaluated(config: Config, folder: pathlib.Path) -> _Evaluated:
         source = setup.load(config, split, bad, trained.class_names)
         shape, logits = trained.image_shape, trained.classes
         _check_fits(source.image_shape, source.classes, shape, logits, source.name)
-        log(trained.choice)
+        log(model_source.as_asked(config, trained.choice))
         evaluator = Evaluator(
             strategy, trained.model, source, lanes, config.augment, bad, loss=trained.loss
         )
@@ -115,13 +115,14 @@ def _evaluated(config: Config, folder: pathlib.Path) -> _Evaluated:
     assert evaluation is not None  # `evaluate` returns None only if it is told to stop.
     kind = "export" if config.export_dir else "checkpoint"
     examples = source.examples - (bad.count - before)
-    values = {**dataclasses.asdict(evaluation), "examples": examples, kind: str(trained.path)}
+    path = model_source.as_asked(config, str(trained.path))
+    values = {**dataclasses.asdict(evaluation), "examples": examples, kind: path}
     values |= {"evaluated_with": trained.evaluated_with} if trained.evaluated_with else {}
     classes = None
     if config.per_class:
         classes = {"dataset": config.dataset, "split": split, "update": trained.update}
         classes |= class_report.build(evaluator, trained.class_names, logits, config.augment)
-    return _Evaluated(values, classes, logits, source.name, trained.path)
+    return _Evaluated(values, classes, logits, source.name, path)
 
 
 def _write(folder: pathlib.Path, found: _Evaluated) -> None:
@@ -131,7 +132,7 @@ def _write(folder: pathlib.Path, found: _Evaluated) -> None:
         log(f"see {folder / class_evaluation.FILE} and {class_evaluation.CSV}")
 
 
-def _line(values: Mapping[str, Any], logits: int, name: str, path: pathlib.Path) -> str:
+def _line(values: Mapping[str, Any], logits: int, name: str, path: str) -> str:
     """Returns a line of results over all examples, with the names of the split and the model."""
     many = logits > class_evaluation.FEW_CLASSES
     top5 = f"  top5 {values['top5']:.4f}" if many else ""

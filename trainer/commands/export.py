@@ -1,6 +1,7 @@
 """export: writes a checkpoint's model for inference; the files load without this program."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Iterable
 
@@ -33,6 +34,7 @@ def run(config: Config) -> int:
     # The user may choose other parameters (plain or averaged) for the export than for the run.
     # So export.json records --evaluate_with, and the flags of the export leave it out.
     flags = to_flagfile(dataclasses.replace(config, model_dir=None, evaluate_with=None))
+    as_asked = functools.partial(model_source.as_asked, config)
     exports.check_free(target, flags)
     found = inference_model.restore(config, folder)
     model, path, update, names = found.model, found.path, found.update, found.class_names
@@ -42,7 +44,7 @@ def run(config: Config) -> int:
     (_, h, w, c), classes = model.input_shape, model.output_shape[-1]
     logits = logit_names(names, classes)
     about = exports.ExportInfo(
-        *(str(path), update, (h, w, c), classes, setup.versions(), (*names,)),
+        *(as_asked(str(path)), update, (h, w, c), classes, setup.versions(), (*names,)),
         preprocessing=found.data.preprocessing,
         best=best,
         evaluated_with=counts,
@@ -51,10 +53,10 @@ def run(config: Config) -> int:
     decode = decoder((h, w, c), config.augment, config.max_image_pixels)
     without = exports.write(target, model, flags, about, logits, decode)
 
-    log(checkpoint_choice.describe_run(checkpoints, path, update, best, counts))
+    log(as_asked(checkpoint_choice.describe_run(checkpoints, path, update, best, counts)))
     averaged = "the average of the parameters at " if counts == EMA else ""
     say(
-        f"{target} holds {averaged}update {update} of {folder}, "
+        f"{target} holds {averaged}update {update} of {as_asked(str(folder))}, "
         f"from uint8 images [b, {h}, {w}, {c}] to float32 logits [b, {classes}]:"
     )
     say(f"  classes.txt names the logits, as model.class_names does: {few(logits)}")

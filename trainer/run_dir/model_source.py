@@ -9,6 +9,7 @@ import os
 import pathlib
 from collections.abc import Sequence
 
+from trainer.buckets.url import parse as parse_url
 from trainer.config import command_line
 from trainer.config.flagfile import OF_THE_MACHINE, ONE_CALL, learned, recorded_precision
 from trainer.config.flags import FLAGS, Config
@@ -65,6 +66,12 @@ def run_or_export(config: Config) -> pathlib.Path:
             "Make one with `python -m trainer export --model_dir=<run>`, which prints its path."
         )
     return folder
+
+
+def as_asked(config: Config, text: str) -> str:
+    """Returns `text` with the URL of a run in a bucket in place of the path of its local copy."""
+    url = parse_url(config.given.get("model_dir", "").partition("=")[2])
+    return text.replace(config.model_dir, str(url)) if url and config.model_dir else text
 
 
 def is_model(path: pathlib.Path) -> bool:

@@ -14,6 +14,7 @@ from trainer.data.bad_examples import BadExamples
 from trainer.data.class_names import logit_names
 from trainer.data.indexed import IndexedDataset
 from trainer.errors import UserError
+from trainer.run_dir import model_source
 from trainer.system import output
 from trainer.system.output import log
 from trainer.training import setup, trained_model
@@ -71,7 +72,7 @@ def of_run(
     trained = trained_model.load(config, folder, strategy, BadExamples(config.skip_bad_examples))
     names = logit_names(trained.class_names, trained.classes)
     top_k = _top_k(config.top_k, len(names))
-    log(trained.choice)
+    log(model_source.as_asked(config, trained.choice))
     source = load(trained.image_shape)
 
     def batches() -> Iterator[list[Prediction]]:
