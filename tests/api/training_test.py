@@ -125,6 +125,7 @@ def test_a_loss_that_is_not_finite_is_raised(tmp_path, capsys):
     with pytest.raises(trainer.NonFiniteLossError, match="update"):
         trainer.train(tmp_path / "run", base_learning_rate=1e30, **TINY)
     assert (tmp_path / "run" / "diverged.txt").exists()
+    assert "crescendo train: " not in capsys.readouterr().err  # The caller gets the error.
 
 
 def test_wrong_data_are_named(tmp_path):
