@@ -21,6 +21,12 @@ def tiny(image_shape: tuple[int, int, int], classes: int, activation: str = "rel
     )
 
 
+def normalizing(image_shape: tuple[int, int, int], classes: int) -> keras.Model:
+    """A model of pixels 0 to 255 whose Normalization has mean 0 and variance 1 until it adapts."""
+    network = tiny(image_shape, classes)
+    return keras.Sequential([keras.Input(image_shape), keras.layers.Normalization(), network])
+
+
 def smooth(image_shape: tuple[int, int, int], classes: int) -> keras.Model:
     """Without kinks, at which a rounding error becomes a thousand times larger."""
     return tiny(image_shape, classes, "softplus")

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tests.support.configs import done, parsed
-from tests.support.models import with_a_layer_of_its_own
+from tests.support.models import normalizing, with_a_layer_of_its_own
 from tests.support.runs import (
     SHORT,
     digest,
@@ -198,3 +198,32 @@ def test_weights_of_a_network_load_in_bfloat16(exported):
     data = training_data.TrainingData(100, (28, 28, 1), 10, (70.0,), (80.0,))
     found = pretrained.find(config).tensors(lambda: pretrained.fresh(config, data))
     assert f"{DENSE}/kernel" in found
+
+
+def test_a_run_its_fork_and_its_export_compute_with_loaded_statistics(capsys, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (4, 28, 28, 1), np.uint8)
+    model = normalizing((28, 28, 1), 10)
+    model.layers[0].adapt(images + np.float32(1000))
+    model.save(tmp_path / "adapted.keras")
+    flags = [
+        *("--model=tests.support.models:normalizing", "--augment=none", "--epochs=1"),
+        *("--train_split=train[:256]", "--eval_split=test[:64]", "--max_batch_size=32"),
+        *("--base_batch_size=32", "--ghost_batch_size=8", "--micro_batch_size=32"),
+    ]
+    # The learning rate is so small that the parameters stay the same in float32.
+    flags += ["--base_learning_rate=1e-30", "--nodeterministic"]
+    loaded = [*flags, f"--init_from={tmp_path}/adapted.keras"]
+    whole, stopped, fork = tmp_path / "whole", tmp_path / "stopped", tmp_path / "fork"
+    assert done(capsys, "train", *loaded, f"--model_dir={whole}")[0] == 0
+    assert done(capsys, "train", *loaded, f"--model_dir={stopped}", "--stop_at_epoch=0.5")[0] == 0
+    assert done(capsys, "train", *loaded, f"--model_dir={stopped}")[0] == 0
+    given = [*flags, f"--fork_from={stopped}@newest", "--fork_position=0"]
+    assert done(capsys, "train", *given, f"--model_dir={fork}")[0] == 0
+    losses = [result(run)["loss"] for run in (whole, stopped, fork)]
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-6)
+    given = [f"--model_dir={whole}", f"--export_dir={tmp_path}/export"]
+    assert done(capsys, "export", *given)[0] == 0
+    exported = keras.models.load_model(tmp_path / "export" / "model.keras")
+    saved = tf.saved_model.load(str(tmp_path / "export" / "saved_model"))
+    logits = exported(images)
+    np.testing.assert_allclose(saved.serve(images), logits, rtol=1e-4, atol=1e-5)

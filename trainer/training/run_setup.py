@@ -15,11 +15,10 @@ from trainer.data.bad_examples import BadExamples
 from trainer.distributed import hosts
 from trainer.distributed.process_group import ProcessGroup
 from trainer.distributed.strategy import compiles_by_xla, is_tpu, on_cpu
-from trainer.nn import freezing, layer_groups, model_configuration
+from trainer.nn import freezing, layer_groups, model_configuration, normalization
 from trainer.nn.losses import Loss, TrainingLoss
 from trainer.nn.transfer import Transfer
-from trainer.run_dir import directory, lineage, training_data
-from trainer.run_dir.checkpoint_names import found
+from trainer.run_dir import checkpoint_names, directory, lineage, training_data
 from trainer.run_dir.checkpoints import Checkpoints, NoCheckpoints
 from trainer.run_dir.lineage import Lineage
 from trainer.run_dir.training_data import TrainingData
@@ -101,7 +100,7 @@ def set_up(
     config = precision.resolved(config, path, group)
     replicas = strategy.num_replicas_in_sync
     kept = path if group.chief else None  # Other workers do not read the run directory.
-    begins = group.chief and not found(path / "checkpoints")
+    begins = group.chief and not checkpoint_names.found(path / "checkpoints")
     # --init_from is checked before the data are read, because reading may take minutes.
     source = pretrained.find(config) if config.init_from and begins else None
     parent = fork.find(config) if config.fork_from and begins else None
@@ -125,13 +124,14 @@ def set_up(
     phases = _phases(config, strategy, model, lanes, until, data.class_weights, group)
     stream = batches.stream(config, examples, bad, balanced)
     training_batches = batches.training(stream, replicas, group, found_hosts)
+    new = functools.partial(restore_fork, parent, config, phases, schedule) if parent else None
+    checkpoints, state = _restore(config, path, phases, data, own, group, new)
+    # The search may compile the model, so it follows the last assignment to the weights.
     micro_batch_sizes = micro_batch_search.from_config(
         config, path, schedule, phases.step_of_all, training_batches, group, before
     )
     begin = fork.begin(config, forked)
     log(run_plan.text(config, schedule, replicas, group.count, micro_batch_sizes, begin))
-    new = functools.partial(restore_fork, parent, config, phases, schedule) if parent else None
-    checkpoints, state = _restore(config, path, phases, data, own, group, new)
     fork.start_average(phases.step.average, forked, group)
     if parent and forked:
         fork.keep(path, forked)
@@ -282,6 +282,7 @@ def _restore(
     )
     own = fork_state() if fork_state else restore(checkpoints, phases)
     state = share(own, phases, group)
+    normalization.refresh(phases.step.model)
     checkpoints.variables, step = phases.variables(), phases.step
     step.starts = state.statistics_starts or {}
     training_data.check_learned(state.training_data, data, path / training_data.FILE)

@@ -22,7 +22,7 @@ from trainer.distributed import tpu_address
 from trainer.distributed.process_group import ProcessGroup
 from trainer.distributed.worker import Worker
 from trainer.errors import UserError
-from trainer.nn import model_configuration
+from trainer.nn import model_configuration, normalization
 from trainer.nn.ghost_batch_norm import Kernel
 from trainer.nn.models import registry
 from trainer.run_dir import checkpoint_reader, training_data
@@ -237,6 +237,7 @@ def restore(
     model = build(config, data, strategy)
     variables = {group: values(model)}
     path, progress = checkpoint_reader.load(folder / "checkpoints", config.checkpoint, variables)
+    normalization.refresh(model)
     learned = checked(progress, f"checkpoint {path}").get("training_data", {})
     training_data.check_learned(learned, data, folder / training_data.FILE)
     own = model_configuration.of_user(config.model, model)
