@@ -42,6 +42,16 @@ def test_pure_noise_makes_the_batch_grow_but_too_few_measurements_do_not():
     assert follower().measured(GradientNoise(1000, trace=3.0, square=-0.1, weight=0.9)) is not None
 
 
+def test_measurements_over_one_horizon_are_enough_whatever_the_rounding():
+    for size in (16, 128, 512):
+        for updates in range(2, 100):
+            measured = GradientNoise(size * updates)
+            measured.add(size // 2, size, (updates - 1) * [2.0], (updates - 1) * [1.0])
+            assert follower().measured(measured) is None
+            measured.add(size // 2, size, [2.0], [1.0])
+            assert follower().measured(measured) is not None
+
+
 def test_a_small_threshold_grows_by_multiples_of_the_smallest_batch():
     control = follower(threshold=1.25, largest=1024)
     sizes = []

@@ -59,6 +59,16 @@ def test_evaluations_in_the_cooldown_do_not_count_towards_the_patience():
     assert decisions(plateau(cooldown=3), [0.5, 0.5, 0.5, 0.6, *[0.6] * 6]) == ([2, 7], None)
 
 
+def test_a_fork_with_fewer_steps_than_its_parent_took_ends_at_the_next_plateau():
+    parent = plateau(max_anneals=7)
+    decisions(parent, [0.5] * 15)
+    for most in (0, 1, 7):
+        fork = plateau(max_anneals=most)
+        fork.take_over(parent.state_dict())
+        assert "after 7 annealing steps, the run ends" in [fork.evaluated(0.5) for _ in "12"][-1]
+        assert fork.ended
+
+
 def test_a_decision_names_its_numbers():
     control = plateau(min_improvement=0.001)
     said = [control.evaluated(top1) for top1 in (0.9034, 0.9012, 0.9021)]

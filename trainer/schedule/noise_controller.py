@@ -46,7 +46,8 @@ class NoiseController(Controller):
         """Grows the batch or keeps it; returns the reason if it grows, and otherwise None."""
         scale, wanted = noise.scale, self.threshold * self.batch_size
         # Until the measurements span `noise.horizon`, one update changes their averages too much.
-        if scale is None or noise.weight < 1 - 1 / math.e:
+        # The tolerance is for rounding: after one horizon, the sum of the weights is 1 − 1/e.
+        if scale is None or noise.weight < (1 - 1 / math.e) * (1 - 1e-9):
             return None
         # `on_grid` rounds down to a multiple of the smallest batch. Without the `max`, the batch
         # could not grow if `threshold` is small.

@@ -73,7 +73,7 @@ class PlateauController(Controller):
             f"(evaluations without improvement: {self.waited})"
         )
         self.waited = 0
-        if self.anneals == self.max_anneals:
+        if self.anneals >= self.max_anneals:  # A fork may lower --max_anneals below its steps.
             self.ended = True
             return f"{numbers}: after {self.anneals} annealing steps, the run ends"
         self.anneals, self.cooling = self.anneals + 1, self.cooldown
