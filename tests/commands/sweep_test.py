@@ -209,7 +209,7 @@ def test_every_wrong_point_is_reported_before_anything_starts(capsys, tmp_path):
     assert lines[0] == "crescendo sweep: 5 of 6 points are wrong; nothing was started."
     first = "initial_batch_size=100,max_batch_size=1000,augment=none"
     after = lines[lines.index(first) + 1 :]
-    refusal = "  initial batch size 100 is not a multiple of 1 replicas × ghost batch 32 = 32."
+    refusal = "  initial batch size 100 is not a multiple of 1 replica × ghost batch 32 = 32."
     assert refusal in after
     assert "  Use a batch of 96 or 128." in after
     assert any("--max_batch_size=64 is below the initial batch size 640" in line for line in after)

@@ -26,7 +26,7 @@ def test_the_newest_checkpoint_is_of_before(tmp_path):
     refused = train(tmp_path / "run", *SHORT, OFTEN, *WILD, *replicas, status=2)
     assert "3 replicas" in refused.stderr
     assert record.exists()
-    assert "with a lower learning rate or a longer --warmup_epochs" in remedy
+    assert "with a lower learning rate, or with --warmup_epochs" in remedy
     *_, newest = checkpoints(tmp_path / "run")
     assert 0 < int(newest.stem) < update
     reader = tf.train.load_checkpoint(str(newest / "checkpoint"))

@@ -135,10 +135,19 @@ def test_a_size_without_an_update_is_named():
     config = parsed(*GROW, "--image_sizes=14@0,20@1,28@1.0001")
     schedule = from_config(config, EXAMPLES, 1)
     phases = list(plan.phases(schedule, layouts(config)))
-    found = notes.lines(config, EXAMPLES, phases)
+    found = notes.lines(config, schedule, phases)
     assert found[0] == (
         "no update has images of 20 pixels, because their part of the run is shorter than an "
         "update: make it longer"
     )
     config = parsed(*GROW, "--image_sizes=14@0,28@1")
-    assert "no update" not in "".join(notes.lines(config, EXAMPLES, phases))
+    assert "no update" not in "".join(notes.lines(config, schedule, phases))
+
+
+def test_a_size_before_a_fork_is_not_called_too_short():
+    config = parsed(*GROW, "--image_sizes=14@0,20@4,24@8.0001,28@8.0002")
+    schedule = from_config(config, EXAMPLES, 1)
+    for epoch, unused in ((0, [24]), (4, [24]), (7, [24]), (9, [])):
+        begin = plan.Begin(epoch * EXAMPLES, 1)
+        found = notes.lines(config, schedule, list(plan.phases(schedule, layouts(config), begin)))
+        assert [line.split()[5] for line in found if "no update" in line] == [*map(str, unused)]

@@ -106,9 +106,9 @@ def test_replicas_do_not_change_the_settings(replicas, ghost):
 @pytest.mark.parametrize(
     ("arguments", "replicas", "message"),
     [
-        (["--initial_batch_size=100"], 1, "initial batch size 100 is not a multiple of 1 replicas"),
+        (["--initial_batch_size=100"], 1, "initial batch size 100 is not a multiple of 1 replica "),
         (["--initial_batch_size=640"], 3, "of 3 replicas × ghost batch 32 = 96"),
-        (["--max_batch_size=1000"], 1, "--max_batch_size 1000 is not a multiple"),
+        (["--max_batch_size=1000"], 1, "--max_batch_size=1000 is not a multiple"),
         (["--max_batch_size=64"], 1, "64 is below the initial batch size 128"),
         (["--max_batch_size=61440"], 1, "61440 is larger than the 60000 training examples"),
         (["--initial_batch_size=256", "--initial_learning_rate=0.1"], 1, "0.5 times the reference"),
@@ -152,22 +152,31 @@ def test_the_replica_counts_in_the_message_fit_every_batch_size():
 @pytest.mark.parametrize(
     ("arguments", "examples", "message"),
     [
-        (["--max_batch_size=6400"], 60_000, "--max_batch_size=6400 is above N/10 = 6000: batches"),
+        (
+            ["--max_batch_size=6400", "--anneal=cosine", "--anneal_with=batch_size"],
+            60_000,
+            "--max_batch_size=6400 is above N/10 = 6000: batches",
+        ),
+        (
+            ["--initial_batch_size=32", "--anneal_with=batch_size"],  # --anneal=constant
+            240,
+            "a batch of 32 costs accuracy, because it is above N/10 = 24",
+        ),
         (
             ["--initial_batch_size=32"],
             240,
             "because it is above N/10 = 24, a tenth of the 240 training images",
         ),
         (
-            ["--initial_batch_size=32", "--anneal_with=batch_size"],
+            ["--initial_batch_size=32", "--anneal=cosine", "--anneal_with=batch_size"],
             240,
             "240 training images. The learning rate anneals instead. Use a smaller",
         ),
         (
             ["--initial_batch_size=32", "--anneal=measured"],
             240,
-            "the batch cannot grow, because the initial batch of 32 is not below N/10 = 24, a "
-            "tenth of the 240 training images. Use a smaller --initial_batch_size.",
+            "the schedule cannot grow the batch, because the initial batch of 32 is not below N/10 "
+            "= 24, a tenth of the 240 training images. Use a smaller --initial_batch_size.",
         ),
     ],
 )
@@ -176,6 +185,42 @@ def test_a_batch_above_a_tenth_of_the_examples_warns_of_its_effect(
 ):
     trajectory(*arguments, "--ghost_batch_size=16", examples=examples)
     assert message in caplog.text
+
+
+def test_a_maximum_that_no_batch_reaches_does_not_warn(caplog):
+    trajectory("--max_batch_size=6400")
+    trajectory("--max_batch_size=6400", "--anneal_with=batch_size")  # --anneal=constant
+    assert "N/10" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "remedy"),
+    [
+        (["--initial_batch_size=640"], "examples: lower --initial_batch_size, to a batch"),
+        (["--initial_learning_rate=1"], "lower --initial_learning_rate, or give --initial_batch"),
+        (["--momentum=0.98"], "examples: lower --momentum, or give --initial_batch_size, to"),
+        (
+            ["--base_batch_size=640"],
+            "examples: give --initial_batch_size, to a batch of at most 60",
+        ),
+        (["--max_batch_size=640"], "examples: lower --max_batch_size, to a batch of at most 60,"),
+    ],
+)
+def test_a_batch_above_the_examples_is_refused_with_the_flag_that_made_it(arguments, remedy):
+    with pytest.raises(UserError, match=remedy):
+        trajectory(*arguments, examples=600)
+
+
+def test_the_first_batch_of_a_momentum_warm_up_is_named():
+    flags = ["--initial_batch_size=640", "--momentum=0.98", "--momentum_warmup_epochs=1"]
+    with pytest.raises(
+        UserError,
+        match=r"^the first batch of the momentum warm-up, 32, is not a multiple of 2 replicas × "
+        r"ghost batch 32 = 64.\nUse a higher --momentum_from, or leave --momentum_warmup_epochs "
+        r"out, or --ghost_batch_size=16, or one replica.$",
+    ):
+        trajectory(*flags, "--momentum_from=0.5", replicas=2)
+    trajectory(*flags, "--momentum_from=0.8", replicas=2)
 
 
 def test_a_smaller_batch_that_is_recommended_is_not_refused(caplog):

@@ -35,7 +35,10 @@ def test_the_message_numbers_the_update_as_metrics_jsonl_does(first):
         f"{state.position}, with learning rate 2.5 and batch size 128."
     )
     assert (state.update, state.setting["learning_rate"]) == (first + 3, 2.5)
-    assert "with a lower learning rate" in remedy
+    assert remedy == (
+        "The checkpoints, if any, were written before. Start a new run in another --model_dir, "
+        "with a lower learning rate, or with --warmup_epochs and a low --warmup_from."
+    )
 
 
 def test_finite_metrics_pass():

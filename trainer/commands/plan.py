@@ -102,7 +102,7 @@ def _plan(config: Config) -> _Plan:
     examples, updates = schedule.examples, sum(each.updates for each in counted)
     machines = planned_machines.machines(config, replicas, hosts)
     lines = [*(forked.lines() if forked else []), *_model_lines(config)]
-    lines += notes.lines(config, examples, counted)
+    lines += notes.lines(config, schedule, counted)
     found: dict[str, Any] = {"examples": examples, "total_updates": updates}
     if forked:
         found["fork"] = forked.as_json()

@@ -33,10 +33,20 @@ def largest_batch(
             f"--max_batch_size={largest} is below the initial batch size {start.batch_size}: "
             f"raise it to {start.batch_size} or more, or lower --initial_batch_size."
         )
-    check_fits(largest, examples)
-    if warns and largest > examples / 10 and config.anneal != "range_test":
-        logging.warning("%s", _above_a_tenth(config, start, largest, examples))
+    check_fits(largest, examples, "lower --max_batch_size")
+    used = largest if grows(config) else start.batch_size
+    if warns and used > examples / 10 and config.anneal != "range_test":
+        logging.warning("%s", _above_a_tenth(config, start, used, examples))
     return largest
+
+
+def grows(config: Config) -> bool:
+    """Returns whether the schedule may grow the batch above the initial batch.
+
+    Raises:
+      UserError: if `anneal_floor` raises it.
+    """
+    return config.anneal == "measured" or (config.anneal != "constant" and anneal_floor(config) < 1)
 
 
 def _above_a_tenth(config: Config, start: Setting, largest: int, examples: int) -> str:
@@ -45,30 +55,43 @@ def _above_a_tenth(config: Config, start: Setting, largest: int, examples: int) 
     lower = "--initial_batch_size"
     if start.batch_size == config.ghost_batch_size:  # A batch cannot be below a ghost batch.
         lower += " and --ghost_batch_size"
+    if not grows(config):
+        return (
+            f"a batch of {largest} costs accuracy, because it is above {tenth}, a tenth "
+            f"of the {examples:,} training images: use a smaller {lower}."
+        )
     if config.max_batch_size is not None:
         return (
             f"--max_batch_size={largest} is above {tenth}: batches above a tenth of the N = "
             f"{examples:,} training examples cost accuracy. Lower --max_batch_size."
         )
-    if config.anneal_with == "learning_rate" and config.anneal != "measured":
-        return (
-            f"a batch of {largest} costs accuracy, because it is above {tenth}, a tenth "
-            f"of the {examples:,} training images: use a smaller {lower}."
-        )
     instead = "" if config.anneal == "measured" else " The learning rate anneals instead."
     return (
-        f"the batch cannot grow, because the initial batch of {start.batch_size} is not below "
-        f"{tenth}, a tenth of the {examples:,} training images.{instead} Use a smaller {lower}."
+        "the schedule cannot grow the batch, because the initial batch of "
+        f"{start.batch_size} is not below {tenth}, a tenth of the {examples:,} training "
+        f"images.{instead} Use a smaller {lower}."
     )
 
 
-def check_fits(batch_size: int, examples: int) -> None:
+def check_start(config: Config, start: Setting, examples: int) -> None:
+    """Raises a UserError if the initial batch is above `examples`, the number of examples."""
+    if config.initial_batch_size is not None:
+        remedy = "lower --initial_batch_size"
+    elif config.initial_learning_rate is not None:
+        remedy = "lower --initial_learning_rate, or give --initial_batch_size in its place"
+    elif config.momentum is not None:
+        remedy = "lower --momentum, or give --initial_batch_size"
+    else:
+        remedy = "give --initial_batch_size"
+    check_fits(start.batch_size, examples, remedy)
+
+
+def check_fits(batch_size: int, examples: int, remedy: str) -> None:
     """Raises a UserError if `batch_size` is above `examples`, the number of training examples."""
     if batch_size > examples:
         raise UserError(
-            f"a batch of {batch_size} is larger than the {examples} training examples: "
-            "lower --initial_batch_size, --initial_learning_rate or --max_batch_size, to a batch "
-            f"of at most {max(1, examples // 10)}, a tenth of the examples."
+            f"a batch of {batch_size} is larger than the {examples} training examples: {remedy}, "
+            f"to a batch of at most {max(1, examples // 10)}, a tenth of the examples."
         )
 
 

@@ -156,6 +156,12 @@ def start_of(config: Config) -> Setting:
     )
 
 
+def warmup_from(config: Config) -> float:
+    """Returns the factor on the learning rate at the start of its warm-up."""
+    rate = reference_of(config).learning_rate / start_of(config).learning_rate
+    return config.warmup_from or min(1, rate)
+
+
 def from_config(config: Config, examples: int, replicas: int, *, warns: bool = True) -> Trajectory:
     """Returns the trajectory that the flags describe, for `examples` training examples.
 
@@ -175,21 +181,26 @@ def from_config(config: Config, examples: int, replicas: int, *, warns: bool = T
     lowest = _first_momentum(config, start, reference, scaling)
     # This check precedes the next checks, because they search for the divisors of a batch size. For
     # a huge batch size, the search takes hours.
-    batch_limits.check_fits(start.batch_size, examples)
-    layout.check_divides("initial batch size", start.batch_size, replicas, ghost)
+    batch_limits.check_start(config, start, examples)
+    layout.check_divides(
+        f"initial batch size {start.batch_size}", start.batch_size, replicas, ghost
+    )
     smallest = momentum.first_batch(start, lowest, ghost)
     largest = batch_limits.largest_batch(config, start, smallest, examples, warns=warns)
-    grows = config.anneal_with != "learning_rate" or config.anneal == "measured"
-    limit, floor = largest if grows else start.batch_size, batch_limits.anneal_floor(config)
+    by_batch = config.anneal_with != "learning_rate" or config.anneal == "measured"
+    limit, floor = largest if by_batch else start.batch_size, batch_limits.anneal_floor(config)
     limits = BatchLimits(smallest, limit, floor, scaling, config.momentum_to)
-    for what, size in (("initial batch size", smallest), ("--max_batch_size", largest)):
-        layout.check_divides(what, size, replicas, ghost, smallest, largest)
+    if smallest < start.batch_size:
+        what = f"the first batch of the momentum warm-up, {smallest},"
+        remedy = "Use a higher --momentum_from, or leave --momentum_warmup_epochs out"
+        layout.check_divides(what, smallest, replicas, ghost, largest, remedy=remedy)
+    what = f"--max_batch_size={largest}"
+    layout.check_divides(what, largest, replicas, ghost, smallest)
     layout.lay_out(smallest, replicas, ghost, config.micro_batch_size or ghost)
-    warmup_from = config.warmup_from or min(1, reference.learning_rate / start.learning_rate)
     curves = (
         anneal.from_config(config, start, examples),
         momentum.warmup(config.momentum_warmup_epochs, start, limits),
-        warmup.linear(config.warmup_epochs, warmup_from),
+        warmup.linear(config.warmup_epochs, warmup_from(config)),
     )
     control = _controller(config, limits, examples)
     fixed = None  # Micro-batch size that the controller requires, if any.

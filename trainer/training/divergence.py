@@ -56,6 +56,6 @@ def _error(what: str, update: int, position: int, setting: Setting) -> NonFinite
     return NonFiniteLossError(
         f"{what} update {update}, position {position}, with learning rate "
         f"{setting.learning_rate:g} and batch size {setting.batch_size}.\n"
-        "All checkpoints were written before. Start a new run in another --model_dir, with a lower "
-        "learning rate or a longer --warmup_epochs."
+        "The checkpoints, if any, were written before. Start a new run in another --model_dir, "
+        "with a lower learning rate, or with --warmup_epochs and a low --warmup_from."
     )

@@ -61,6 +61,6 @@ def text(
             f"--workers={config.workers} may change the number of workers during the run; the "
             f"table has the layouts of up to {workers}"
         )
-    lines = [*notes.lines(config, schedule.examples, phases), *lines]
+    lines = [*notes.lines(config, schedule, phases), *lines]
     columns = plan.image_size_column(schedule)
     return plan.uncertain(config) + "\n".join([plan.table(ramps, columns, width()), *lines])
