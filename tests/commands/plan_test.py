@@ -133,6 +133,12 @@ def test_the_cost_in_the_table(capsys):
     assert lines[-1] == "above a batch of 14,472, a larger batch saves less than 10% of the time"
 
 
+def test_the_speed_of_a_replica_alone_asks_for_the_cost(capsys):
+    plan.run(parsed(FASHION, "--plan_examples_per_second=1000"))
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last.startswith("16 min on one replica, without evaluations")
+
+
 def test_replicas_alone_lay_the_run_out(capsys):
     plan.run(parsed(FASHION, "--plan_replicas=4"))
     _, first, *_, note, _ = capsys.readouterr().out.splitlines()

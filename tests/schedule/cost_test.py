@@ -192,11 +192,17 @@ def test_a_run_of_one_batch_size_attributes_all_time_to_the_examples():
 @given(st.floats(1e-3, 1.0), st.floats(1e-3, 1.0))
 def test_no_part_of_the_time_is_negative(small, large):
     compute = cost.measured({128: small, 640: large}, replicas=1)
-    assert compute.example >= 0
+    assert compute.example > 0
     assert compute.fixed >= 0
     assert compute.fixed + 640 * compute.example == pytest.approx(large)
-    assume(small <= large <= 5 * small)
+    assume(small < large <= 5 * small)
     assert compute.fixed + 128 * compute.example == pytest.approx(small)
+
+
+def test_a_larger_batch_that_is_not_slower_does_not_hide_the_time_of_the_examples():
+    for large in (0.0096, 0.0144):
+        compute = cost.measured({64: 0.0144, 192: large}, replicas=2)
+        assert compute == cost.Compute(pytest.approx(large / 96), 0.0)
 
 
 def test_a_host_reads_its_share_of_the_fastest_phase():

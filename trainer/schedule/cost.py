@@ -94,13 +94,15 @@ def measured(update_seconds: Mapping[int, float], replicas: int) -> Compute:
 
     `update_seconds` maps batch sizes to the seconds of an update. A line through the times of the
     smallest and the largest batch gives `example` and `fixed`. If the run has only one batch size,
-    `fixed` is 0.
+    or the largest batch did not take longer, the time of the largest batch is all of its examples,
+    and `fixed` is 0.
     """
     small, large = min(update_seconds), max(update_seconds)
     first, last = update_seconds[small], update_seconds[large]
-    slope = (last - first) / (large - small) if large > small else first / small
-    # Neither field may be negative, even if the times are noisy.
-    fixed = min(max(0.0, first - slope * small), first, last)
+    if last <= first:  # Noise hides the time of the examples; at 0, no replica would help.
+        return Compute(last / large * replicas)
+    slope = (last - first) / (large - small)
+    fixed = max(0.0, first - slope * small)  # Noisy times may make the line negative at 0.
     return Compute((last - fixed) / large * replicas, fixed)
 
 
@@ -166,8 +168,8 @@ def largest_paying(on: Machines) -> int:
 
 
 def _batch_size(on: Machines, seconds: float) -> int:
-    """Returns the batch size at which the examples take `seconds`, rounded up; 0 if impossible."""
-    if seconds <= 0 or not on.compute.example:
+    """Returns the batch size at which the examples take `seconds`, rounded up, or 0."""
+    if seconds <= 0:
         return 0
     # Without the factor 1 − 10⁻⁹, a rounding error could add an example.
     return math.ceil(seconds / on.compute.example * on.replicas * (1 - 1e-9))

@@ -86,5 +86,6 @@ def _ended(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def asks_for_cost(config: Config) -> bool:
-    flags = (config.plan_replicas, config.plan_hosts, config.workers)
-    return any(value is not None for value in flags)
+    """Returns whether flags ask for the duration; --model_dir alone may only name a run to plan."""
+    machines = (config.plan_replicas, config.plan_hosts, config.workers)
+    return any(value is not None for value in (*machines, config.plan_examples_per_second))
