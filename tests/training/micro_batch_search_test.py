@@ -59,8 +59,16 @@ def test_nothing_is_measured_if_the_size_is_known(tmp_path, flags, wanted):
     config = parsed(*flags)
     schedule = trajectory.from_config(config, 4_000, 1)
     step, batches = (functools.partial(pytest.fail, f"{name} is used") for name in ("step", "data"))
-    parts = config, tmp_path, schedule, step, batches, ProcessGroup(), []
+    parts = config, tmp_path, schedule, step, batches, ProcessGroup(), [], 1
     assert micro_batch_search.from_config(*parts) == wanted
+
+
+def test_a_kept_size_builds_no_step(tmp_path):
+    (tmp_path / "micro_batch.json").write_text('{"micro_batch_size": 64, "replicas": 1}')
+    schedule = trajectory.from_config(parsed(), 4_000, 1)
+    step, batches = (functools.partial(pytest.fail, f"{name} is used") for name in ("step", "data"))
+    parts = parsed(), tmp_path, schedule, step, batches, ProcessGroup(), [], 1
+    assert micro_batch_search.from_config(*parts) == {None: 64}
 
 
 def step_of(cpus, most, replicas=1):
@@ -86,7 +94,8 @@ def choose(path, step, largest=128):
     limits = BatchLimits(largest, largest, 0)
     with messages.logged() as found:
         chosen = micro_batch_search.choose(
-            *(path / "micro_batch.json", step, batches),
+            *(path / "micro_batch.json", lambda: step, batches),
+            replicas=step.strategy.num_replicas_in_sync,
             limits=limits,
             ghost_batch_size=16,
             model="tests.support.models:huge",

@@ -91,3 +91,18 @@ def test_a_model_from_before_does_not_take_the_names_of_fewer_classes(logged):
     with pytest.raises(UserError, match=r"learned 11 classes, but fashion_mnist's .* has 10: "):
         setup.class_names(parsed(), None, 11)
     assert logged == []
+
+
+@pytest.mark.parametrize(
+    ("shape", "flags", "remedy"),
+    [
+        ((4, 4, 3), [], "convert one of the two to grey or to RGB"),
+        ((4, 4, 3), ["--image_size=4"], "convert one of the two to grey or to RGB"),
+        ((5, 4, 2), [], "give both the same shape, or --image_size"),
+    ],
+)
+def test_evaluation_images_of_another_shape_are_refused_with_a_remedy(shape, flags, remedy):
+    other = dataclasses.replace(IMAGES, images=np.zeros((6, *shape), np.uint8))
+    with pytest.raises(UserError, match=rf"{remedy}\.$"):
+        setup._check_shapes(parsed(*flags), IMAGES, other)
+    setup._check_shapes(parsed("--image_size=4"), IMAGES, IMAGES)

@@ -224,8 +224,9 @@ def test_the_measuring_of_micro_batches_is_traced(made, monkeypatch, tmp_path):
     def choose():
         micro_batch_search.choose(
             tmp_path / "micro_batch.json",
-            step,
+            lambda: step,
             lambda _, size: batches(strategy, shape, size),
+            replicas=step.strategy.num_replicas_in_sync,
             limits=BatchLimits(128, 1024, 0),
             ghost_batch_size=32,
             model="wide_resnet_10_1",

@@ -71,6 +71,7 @@ def from_config(
     batches: Callable[..., Iterator[Any]],
     group: ProcessGroup,
     before: Sequence[memory.Use],
+    replicas: int,
 ) -> dict[int | None, int]:
     """Returns the largest micro-batch size of a replica, in examples, for each image size.
 
@@ -87,6 +88,7 @@ def from_config(
       group: the processes that train together; only the chief, the first process, measures.
       before: memory in use before the model was built. TensorFlow may keep memory that it needed
         only to build the model. So a later value would not show how much a candidate takes.
+      replicas: number of replicas over all processes.
 
     Raises:
       UserError: if the model does not fit in memory.
@@ -98,15 +100,16 @@ def from_config(
     if largest:
         return dict.fromkeys(sizes, largest)
     found: dict[int | None, int] = {}
-    measured = step() if group.chief else None
+    measured = functools.cache(step)  # All sizes share one step, which may take much memory.
     for size in sizes:
-        if measured:
+        if group.chief:
             if size:
                 log(f"images of {size} pixels:")
             largest = choose(
                 path / f"micro_batch{f'_{size}' if size else ''}.json",
                 measured,
                 functools.partial(batches, image_size=size),
+                replicas=replicas,
                 limits=schedule.limits,
                 ghost_batch_size=config.ghost_batch_size,
                 model=config.model,
@@ -119,9 +122,10 @@ def from_config(
 
 def choose(
     path: pathlib.Path,
-    step: TrainingStep,
+    step: Callable[[], TrainingStep],
     batches: Callable[[int, int], Iterator[Any]],
     *,
+    replicas: int,
     limits: BatchLimits,
     ghost_batch_size: int,
     model: str,
@@ -132,12 +136,12 @@ def choose(
 
     Candidates divide a replica's share of the run's smallest batch. If this share has at most _FEW
     examples, the candidates divide a replica's share of the largest batch instead. A size that was
-    measured with another number of replicas is only used if `any_replicas` is true.
+    measured with another number of replicas is only used if `any_replicas` is true. `step` is
+    called only to measure.
 
     Raises:
       UserError: if `model` does not fit in memory.
     """
-    replicas = step.strategy.num_replicas_in_sync
     smallest, largest = limits.smallest // replicas, limits.largest // replicas
     share = smallest if smallest > _FEW else largest
     try:
@@ -150,8 +154,11 @@ def choose(
         pass
     except DamagedError as error:
         log(f"{error}; it is measured again")
-    most = _MOST_ON_CPU if on_cpu(step.strategy) else share
-    tried, why = _search(step, batches, candidates(share, ghost_batch_size, most), model, before)
+    measured = step()
+    most = _MOST_ON_CPU if on_cpu(measured.strategy) else share
+    tried, why = _search(
+        measured, batches, candidates(share, ghost_batch_size, most), model, before
+    )
     best = max(tried, key=lambda candidate: candidate.examples_per_second).micro_batch_size
     rows = [dataclasses.asdict(candidate) for candidate in tried]
     write_json(path, {"micro_batch_size": best, "replicas": replicas, "why": why, "tried": rows})

@@ -63,7 +63,7 @@ class Phases:
 
     def step_of_all(self) -> TrainingStep:
         """Returns a step that trains all layers that ever train; it needs the most memory."""
-        if self.until is None:
+        if self.until is None or self.frozen[0].trainable:
             return self.step
         was = [layer.trainable for layer in self.frozen]
         for layer in self.frozen:

@@ -128,7 +128,7 @@ def set_up(
     checkpoints, state = _restore(config, path, phases, data, own, group, new)
     # The search may compile the model, so it follows the last assignment to the weights.
     micro_batch_sizes = micro_batch_search.from_config(
-        config, path, schedule, phases.step_of_all, training_batches, group, before
+        config, path, schedule, phases.step_of_all, training_batches, group, before, replicas
     )
     begin = fork.begin(config, forked)
     log(run_plan.text(config, schedule, replicas, group.count, micro_batch_sizes, begin))

@@ -101,9 +101,12 @@ def _check_shapes(
     ours, theirs = training.image_shape, evaluation.image_shape
     resized = config.image_size or config.image_sizes or config.eval_image_size
     if ours[2] != theirs[2] or (not resized and ours != theirs):
+        remedy = "convert one of the two to grey or to RGB"
+        if ours[2] == theirs[2]:
+            remedy = "give both the same shape, or --image_size"
         raise UserError(
             f"the images of {evaluation.name} have the shape {theirs}, and those of "
-            f"{training.name} {ours}: give both the same shape, or --image_size."
+            f"{training.name} {ours}: {remedy}."
         )
 
 
