@@ -126,14 +126,24 @@ def test_a_decay_is_between_0_and_1(decay):
         ),
         (
             ["--ema_decay=0.5", "--evaluate_with=plain", "--base_batch_size=100"],
-            "--ema_decay=0.5: the average has a horizon of 200 examples (0.00333 epochs), less "
-            "than a batch of 6,400, so it almost equals the last parameters; "
+            "--ema_decay=0.5: the average has a horizon of 200 examples (0.00333 epochs), far "
+            "less than a batch of 6,400, so it almost equals the last parameters; "
             "results are those of the plain parameters",
         ),
         (
+            ["--ema_decay=0.9999999", "--epochs=16"],
+            "--ema_decay=0.9999999: the average has a horizon of 1,280,000,001 examples (2.13e+04 "
+            "epochs), far more than the run has, so all examples have nearly equal weight; "
+            "results are those of the average",
+        ),
+        (  # The first examples have e^(−1/1.33) = 0.47 of the weight of the last ones.
             ["--ema_decay=0.9999", "--epochs=16"],
-            "--ema_decay=0.9999: the average has a horizon of 1,280,000 examples (21.3 epochs), "
-            "more than the run has, so all updates have nearly equal weight; "
+            "--ema_decay=0.9999: the average has a horizon of 1,280,000 examples (21.3 epochs); "
+            "results are those of the average",
+        ),
+        (  # The last batch has 63% of the weight.
+            ["--ema_decay=0.98", "--base_batch_size=128"],
+            "--ema_decay=0.98: the average has a horizon of 6,400 examples (0.107 epochs); "
             "results are those of the average",
         ),
     ],

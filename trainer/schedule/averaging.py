@@ -77,12 +77,13 @@ def described(config: Config, examples: int, largest: int) -> list[str]:
         return []
     horizon = config.base_batch_size / (1 - config.ema_decay)
     line = (
-        f"--ema_decay={config.ema_decay:g}: the average has a horizon of {horizon:,.0f} examples "
+        f"--ema_decay={config.ema_decay}: the average has a horizon of {horizon:,.0f} examples "
         f"({horizon / examples:.3g} epochs)"
     )
-    if horizon < largest:
-        line += f", less than a batch of {largest:,}, so it almost equals the last parameters"
-    elif horizon > config.epochs * examples:
-        line += ", more than the run has, so all updates have nearly equal weight"
+    # The last batch has the weight 1 − exp(−5), or the first has exp(−1/10) of the last one's.
+    if horizon < largest / 5:
+        line += f", far less than a batch of {largest:,}, so it almost equals the last parameters"
+    elif horizon > 10 * config.epochs * examples:
+        line += ", far more than the run has, so all examples have nearly equal weight"
     evaluated = "the average" if counts == EMA else "the plain parameters"
     return [f"{line}; results are those of {evaluated}"]
