@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.configs import parsed
 from trainer.errors import UserError
 from trainer.schedule import anneal
+from trainer.schedule.trajectory import from_config
 
 
 def test_a_step_takes_effect_at_its_point():
@@ -85,3 +87,14 @@ def test_ramps_rise_in_equal_factors_or_equal_steps():
     geometric, linear = (anneal.ramp(2.0, 1e-4, scale) for scale in ("geometric", "linear"))
     assert [geometric(e) for e in (0, 1, 2)] == pytest.approx([1e-4, 1e-2, 1])
     assert [linear(e) for e in (0, 1, 2)] == pytest.approx([1e-4, 0.50005, 1])
+
+
+def test_the_length_of_an_exponential_may_exceed_the_run():
+    flags = ("--anneal=exponential", "--anneal_factor=4", "--epochs=16")
+    run = from_config(parsed(*flags, "--anneal_epochs=32"), 60_000, 1)
+    assert run.at(16 * 60_000).learning_rate == pytest.approx(0.1 / 2)
+    for text in ("0", "-1", "nan", "inf", "0%"):
+        with pytest.raises(UserError, match=f"--anneal_epochs has {text}, which is not a length"):
+            from_config(parsed(*flags, f"--anneal_epochs={text}"), 60_000, 1)
+    with pytest.raises(UserError, match="give one length in epochs"):
+        from_config(parsed(*flags, "--anneal_epochs=3,5"), 60_000, 1)

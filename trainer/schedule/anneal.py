@@ -142,12 +142,7 @@ def points(texts: Sequence[str], total: float) -> list[float]:
     """
     parsed: list[float] = []
     for text in texts:
-        try:
-            value = total * float(text[:-1]) / 100 if text.endswith("%") else float(text)
-        except ValueError as error:
-            raise UserError(
-                f"--anneal_epochs has {text!r}: write epochs or percents, for example 30%,60%,80%."
-            ) from error
+        value = _epochs(text, total)
         if not 0 < value < total:
             raise UserError(
                 f"--anneal_epochs has {text}, which is not inside the run of {total:g} epochs: "
@@ -162,6 +157,28 @@ def points(texts: Sequence[str], total: float) -> list[float]:
     return parsed
 
 
+def _epochs(text: str, total: float) -> float:
+    """Returns the epochs that `text` names; raises UserError if it is not a number or a percent."""
+    try:
+        return total * float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError as error:
+        raise UserError(
+            f"--anneal_epochs has {text!r}: write epochs or percents, for example 30%,60%,80%."
+        ) from error
+
+
+def _lengths(texts: Sequence[str], total: float) -> list[float]:
+    """Returns the lengths of --anneal=exponential, in epochs; they may be longer than the run."""
+    found = [_epochs(text, total) for text in texts]
+    for text, length in zip(texts, found, strict=True):
+        if not 0 < length < math.inf:
+            raise UserError(
+                f"--anneal_epochs has {text}, which is not a length: give epochs above 0, in which "
+                "the noise scale falls by --anneal_factor."
+            )
+    return found
+
+
 def from_config(config: Config, start: Setting, examples: int) -> Curve:
     """Returns the curve of --anneal for initial Setting `start` and `examples` training examples.
 
@@ -173,7 +190,8 @@ def from_config(config: Config, start: Setting, examples: int) -> Curve:
       UserError: if --anneal_epochs is invalid or does not fit --anneal, or if --min_learning_rate
         is not below the initial learning rate.
     """
-    at = points(config.anneal_epochs, config.epochs)
+    read = _lengths if config.anneal == "exponential" else points
+    at = read(config.anneal_epochs, config.epochs)
     if config.anneal == "step":
         remedy = "" if at else "give one point or more, for example 30%,60%,80%"
     elif config.anneal == "exponential":
