@@ -48,8 +48,9 @@ EPOCHS = must_be("above 0, from 1e-9 to 1e9", lambda value: 1e-9 <= value <= 1e9
 # Within these limits, predicted times are finite numbers.
 SPEED = must_be("above 0, from 1e-9 to 1e18", lambda value: 1e-9 <= value <= 1e18)
 DURATION = must_be("from 0 to 1e12", lambda value: 0 <= value <= 1e12)
-# With a learning rate above 1e30, float32 parameters could overflow in the first update.
-RATE = must_be("above 0 and at most 1e30", lambda value: 0 < value <= 1e30)
+# With a learning rate above 1e30, float32 parameters could overflow in the first update. With lower
+# rates than 1e-30, squares of their ratios, which --scaling=sqrt needs, could become 0.
+RATE = must_be("above 0, from 1e-30 to 1e30", lambda value: 1e-30 <= value <= 1e30)
 FACTOR = must_be("above 1 and at most 1e9", lambda value: 1 < value <= 1e9)
 
 
