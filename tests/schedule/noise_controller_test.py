@@ -91,7 +91,9 @@ def test_the_micro_batch_does_not_depend_on_the_replicas(batch, replicas, ghost,
     [
         (32, 1, None, "is one ghost batch: raise the batch size, or lower --ghost_batch_size"),
         (128, 1, 128, "=128 does not fit twice or more .*: use one of 32, 64"),
-        (128, 4, None, "use one of 1, 2 replicas"),
+        (128, 4, None, r"use one of 1, 2 replicas, or --micro_batch_size=32\.$"),
+        (1280, 8, None, r"use one of 1, 2, 5, 10 replicas, or --micro_batch_size=160\.$"),
+        (128, 3, None, r"use one of 1, 2 replicas\.$"),
     ],
 )
 def test_batches_without_a_smaller_micro_batch_are_rejected(batch, replicas, most, message):

@@ -105,8 +105,10 @@ def micro_batch(batch_size: int, replicas: int, ghost_batch_size: int, most: int
         )
     if batch_size // replicas % wanted:
         counts = ", ".join(map(str, divisors(batch_size // wanted)))
+        shared = [b for b in fit if batch_size // replicas % b == 0]
+        smaller = f", or --micro_batch_size={max(shared)}" if shared else ""
         raise UserError(
             f"{replicas} replicas cannot share the initial batch of {batch_size} in micro-batches "
-            f"of {wanted}, which --anneal=measured needs: use one of {counts} replicas."
+            f"of {wanted}, which --anneal=measured needs: use one of {counts} replicas{smaller}."
         )
     return wanted

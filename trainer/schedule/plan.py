@@ -45,7 +45,10 @@ class Phase:
 
 @dataclasses.dataclass(frozen=True)
 class Ramp:
-    """Updates of one batch size; their learning rate only rises, only falls or is constant."""
+    """Updates of one batch size; their learning rate only rises, only falls or is constant.
+
+    If the momentum changes too, the learning rate may also rise and fall within the ramp.
+    """
 
     first: Phase  # Phase of the first update; its `updates` counts all updates of the ramp.
     last: Phase  # Phase of the last update, or `first` if the ramp is flat.
