@@ -25,7 +25,8 @@ class State:
     Attributes:
       position: number of examples consumed.
       update: number of updates.
-      seconds: duration of all stretches (series of updates), including those before a resume.
+      seconds: duration of all stretches (series of updates), including those before a resume and,
+        in a fork that goes on at its parent's position, the parent's.
       input_wait: seconds that the device waited for examples, over all stretches.
       resumes: number of times that the run was resumed from a checkpoint.
       window: totals since the last logged training point, by name. `loss` and `top1` are summed
