@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.support.configs import done
+from tests.support.configs import done, parsed
 from tests.support.runs import (
     CONSTANT,
     OFTEN,
@@ -22,7 +22,9 @@ from tests.support.runs import (
     train,
 )
 from tests.support.steps import step_on, tiny
+from trainer.distributed.process_group import ProcessGroup
 from trainer.nn.freezing import freeze
+from trainer.training import run_setup
 from trainer.training.phases import Phases
 
 # 125 updates in the epoch; the layers join after 63, which reach position 2,000. The first of two
@@ -105,6 +107,8 @@ def test_plan_foresees_the_change(capsys):
     status, out, _ = done(capsys, "plan", *FLAGS)
     assert status == 0
     assert "layers that match (?!dense) are frozen up to epoch 0.5; the step is then traced" in out
+    _, out, _ = done(capsys, "plan", *FLAGS, "--unfreeze_epochs=0")  # It changes nothing.
+    assert "frozen" not in out
 
 
 def test_memory_is_measured_with_all_layers(cpus):
@@ -117,4 +121,16 @@ def test_memory_is_measured_with_all_layers(cpus):
     assert len(new_step().parameters) == 2
     assert phases.move_to(640)
     assert len(phases.step.parameters) == 5
+    assert phases.step_of_all() is phases.step
     assert not phases.move_to(1280)
+
+
+@pytest.mark.parametrize(("until", "count"), [(None, 2), (1, 2), (0, 5)])
+def test_layers_that_train_from_position_0_are_not_frozen(cpus, until, count):
+    strategy = tf.distribute.OneDeviceStrategy(cpus[0])
+    config = parsed("--freeze=(?!dense)", "--deterministic")
+    parts = config, strategy, tiny(ghost=16), 1, until, None, ProcessGroup()
+    phases = run_setup._phases(*parts)
+    assert len(phases.step.parameters) == count
+    assert phases.move_to(0) is False
+    assert len(phases.step_of_all().parameters) == (2 if until is None else 5)

@@ -101,7 +101,7 @@ def _plan(config: Config) -> _Plan:
     counted = [ramp.first for ramp in ramps]
     examples, updates = schedule.examples, sum(each.updates for each in counted)
     machines = planned_machines.machines(config, replicas, hosts)
-    lines = [*(forked.lines() if forked else []), *_model_lines(config)]
+    lines = [*(forked.lines() if forked else []), *_model_lines(config, examples)]
     lines += notes.lines(config, schedule, counted)
     found: dict[str, Any] = {"examples": examples, "total_updates": updates}
     if forked:
@@ -207,10 +207,10 @@ def _fork(config: Config, schedule: trajectory.Trajectory) -> tuple[plan.Begin, 
     return fork.begin(config, found), found
 
 
-def _model_lines(config: Config) -> list[str]:
+def _model_lines(config: Config, examples: int) -> list[str]:
     """Returns lines about frozen layers, layer groups, and class weights or balanced sampling."""
     lines = []
-    if config.freeze:
+    if config.freeze and trajectory.unfreeze_position(config, examples) != 0:
         until = config.unfreeze_epochs
         end = "" if until is None else f" up to epoch {until:g}; the step is then traced once more"
         lines.append(f"layers that match {config.freeze} are frozen{end}")

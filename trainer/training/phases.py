@@ -23,7 +23,7 @@ class Phases:
 
     Attributes:
       new_step: function that creates a training step for the layers that are trainable now.
-      frozen: layers that --freeze names.
+      frozen: layers that --freeze names; none if they train from the first update on.
       until: position from which the `frozen` layers train; None if they never train.
       step: training step of the current phase.
     """
@@ -63,7 +63,7 @@ class Phases:
 
     def step_of_all(self) -> TrainingStep:
         """Returns a step that trains all layers that ever train; it needs the most memory."""
-        if self.until is None or self.frozen[0].trainable:
+        if self.until is None or all(layer.trainable for layer in self.frozen):
             return self.step
         was = [layer.trainable for layer in self.frozen]
         for layer in self.frozen:

@@ -203,7 +203,7 @@ def _phases(
     """Freezes the layers of --freeze, and returns the phases; the first phase ends at `until`."""
     if config.layer_decay != 1:
         log(layer_groups.table(model, config.layer_decay))
-    frozen = freezing.freeze(model, config.freeze) if config.freeze else []
+    frozen = freezing.freeze(model, config.freeze) if config.freeze and until != 0 else []
     if frozen:
         log(freezing.summary(model, len(frozen)))
     average = None
