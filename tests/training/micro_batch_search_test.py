@@ -22,7 +22,7 @@ from trainer.schedule.noise_scale import Setting
 from trainer.schedule.realize import BatchLimits
 from trainer.schedule.stretch import Stretch
 from trainer.system import memory
-from trainer.training import micro_batch_search
+from trainer.training import loop, micro_batch_search
 from trainer.training.step import TrainingStep
 
 GIGABYTE = 10**9
@@ -61,6 +61,26 @@ def test_nothing_is_measured_if_the_size_is_known(tmp_path, flags, wanted):
     step, batches = (functools.partial(pytest.fail, f"{name} is used") for name in ("step", "data"))
     parts = config, tmp_path, schedule, step, batches, ProcessGroup(), [], 1
     assert micro_batch_search.from_config(*parts) == wanted
+
+
+@pytest.mark.parametrize(
+    ("flags", "remedy"),
+    [
+        (["--micro_batch_size=256"], "Use --micro_batch_size=128 or less, or 0 for the fastest"),
+        (["--micro_batch_size=0"], "Use --micro_batch_size=128 or less."),
+        (["--deterministic"], "Use --micro_batch_size=128 or less."),
+        (["--micro_batch_size=256", "--deterministic"], "Use --micro_batch_size=128 or less."),
+        (
+            ["--micro_batch_size=256", "--ghost_batch_size=256"],
+            "Begin a run with a smaller --ghost",
+        ),
+    ],
+)
+def test_a_micro_batch_above_the_memory_is_refused_with_another_value_of_its_flag(flags, remedy):
+    stretch = Stretch(0, (Setting(256, 0.1, 0.9),), Layout(1, 256, 1))
+    what, found = loop._out_of_memory_texts(parsed(*flags), stretch)
+    assert what == "a micro-batch of 256 examples"
+    assert found.startswith(remedy)
 
 
 def test_a_kept_size_builds_no_step(tmp_path):
@@ -139,7 +159,7 @@ def test_none_that_fits_is_refused(cpus, tmp_path):
     line, remedy = str(error.value).splitlines()
     assert line.startswith("a micro-batch of 16 examples does not fit in the ")
     assert line.endswith(" GB of memory that are free with --model=tests.support.models:huge.")
-    assert "--image_size or --image_sizes, or begin a run with --precision=bfloat16" in remedy
+    assert "Begin a run with a smaller --ghost_batch_size, --image_size or --image_sizes" in remedy
     assert not (tmp_path / "micro_batch.json").exists()
 
 

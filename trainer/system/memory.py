@@ -22,8 +22,13 @@ from trainer.system.tensorflow_errors import Translation
 
 # Remedy if a model's smallest micro-batch does not fit in memory.
 LESS = (
-    "Use a smaller --ghost_batch_size, --image_size or --image_sizes, or begin a run with "
+    "Begin a run with a smaller --ghost_batch_size, --image_size or --image_sizes, or with "
     "--precision=bfloat16."
+)
+# Remedy if an evaluation does not fit in memory.
+LESS_TO_EVALUATE = (
+    "Use a smaller --image_size or --eval_image_size, or --precision=bfloat16; a run must begin "
+    "anew with them."
 )
 
 _PROC, _CGROUP = pathlib.Path("/proc"), pathlib.Path("/sys/fs/cgroup")

@@ -96,6 +96,6 @@ def refusal(found: Sequence[Host]) -> Translation:
 def add_bad_examples(strategy: tf.distribute.Strategy, bad: BadExamples) -> None:
     """Adds the bad examples that the hosts of the slice, if any, left out to `bad`."""
     found = hosts.from_strategy(strategy)
-    for answer in hosts.ask_all(found, {"do": "report"}) if found else []:
+    for answer in hosts.ask_all(found, {"do": "report"}):
         for name, reason in answer["reasons"].items():
             bad.add(name, reason)

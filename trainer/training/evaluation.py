@@ -23,14 +23,15 @@ from trainer.distributed.replica_batches import next_per_replica
 from trainer.errors import UserError
 from trainer.nn.losses import SOFTMAX, Loss
 from trainer.nn.user_code import unwrap_user_errors
-from trainer.system.memory import out_of_memory
+from trainer.schedule.averaging import EMA, PLAIN
+from trainer.system.memory import LESS_TO_EVALUATE, out_of_memory
 from trainer.system.tensorflow_errors import translate
 from trainer.training import batches
 from trainer.training.graph_loop import repeat
 
-# Examples per lane. The lanes are equal parts of a batch, which a replica computes in parallel.
-# More examples per lane were not faster on two cores.
-_BATCH_SIZE = 125
+# The lanes are equal parts of a batch, which a replica computes in parallel. More examples per lane
+# were not faster on two cores.
+EXAMPLES_PER_LANE = 125
 # Longest intended time of one call of the device, in seconds. An evaluation can only stop between
 # two calls.
 _SECONDS = 2.0
@@ -52,17 +53,17 @@ class Evaluations:
     Attributes:
       plain: evaluation of the parameters as they are.
       ema: evaluation of the average of the parameters; None if the run does not average.
-      counts: "plain" or "ema", the name of the evaluation that is the run's result.
+      counts: PLAIN or EMA, the name of the evaluation that is the run's result.
     """
 
     plain: Evaluation
     ema: Evaluation | None = None
-    counts: str = "plain"
+    counts: str = PLAIN
 
     @property
     def counted(self) -> Evaluation:
         """The evaluation that is the run's result; the controller of the schedule receives it."""
-        return self.ema if self.ema and self.counts == "ema" else self.plain
+        return self.ema if self.ema and self.counts == EMA else self.plain
 
     @property
     def mark(self) -> dict[str, str]:
@@ -165,7 +166,7 @@ class Evaluator:
         # All processes must use one number of lanes, because it decides the examples of each.
         _, (self._lanes,) = self._group.agree(False, lanes)
         shards = strategy.num_replicas_in_sync
-        self._batch_size = self._lanes * _BATCH_SIZE
+        self._batch_size = self._lanes * EXAMPLES_PER_LANE
         self._dataset = batches.evaluation(
             *(source, self._batch_size, shards, self._group),
             found=hosts.from_strategy(strategy),
@@ -192,7 +193,6 @@ class Evaluator:
         example_values: list[np.ndarray] = []
         self._example_values = None
         what = f"an evaluation of {self._batch_size} images at a time"
-        remedy = "Use a smaller --image_size or --eval_image_size, or --precision=bfloat16."
         while done < self._rounds:
             stopping, (count,) = self._group.agree(should_stop(), count)
             if stopping:
@@ -200,7 +200,7 @@ class Evaluator:
             count, start = min(count, self._rounds - done), time.monotonic()
             with (
                 unwrap_user_errors(),
-                translate(out_of_memory(what, remedy)),
+                translate(out_of_memory(what, LESS_TO_EVALUATE)),
                 hosts.on_first(self._strategy),
             ):
                 # Each call continues the previous call's sum, so `count` does not affect rounding.

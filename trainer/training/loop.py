@@ -72,9 +72,8 @@ class TrainingLoop:
         self._saved_at = time.monotonic()
         self._workers = WorkerChanges(config, run)
         asked = config.profile_updates if run.group.chief else None  # Only the chief profiles.
-        self._profiler = UpdateProfiler(
-            number_range.parse(asked) if asked else None, run.path / "tensorboard" / "profile"
-        )
+        updates = number_range.parse(asked) if asked else None
+        self._profiler = UpdateProfiler(updates, run.path / "tensorboard" / "profile")
 
     def run(self, should_stop: Callable[[], bool]) -> Evaluation | StopReason:
         """Trains to the end; returns the last evaluation, or the reason why the run stopped early.
@@ -151,7 +150,7 @@ class TrainingLoop:
                 self._show_pictures(examples)
             self._iterator = begin(examples)
         self._profiler.before(state.update)
-        with translate(memory.out_of_memory(*self._out_of_memory_texts(stretch))):
+        with translate(memory.out_of_memory(*_out_of_memory_texts(self._config, stretch))):
             metrics = self._broadcast(self._step.run(self._iterator, stretch))
         self._profiler.after(state.update + len(stretch.settings))
         divergence.check_updates(stretch, metrics, state)
@@ -271,15 +270,6 @@ class TrainingLoop:
         ends = every - self._state.update % every, self._profiler.most_updates(self._state.update)
         return max(1, min(fit, *filter(None, ends)))
 
-    def _out_of_memory_texts(self, stretch: Stretch) -> tuple[str, str]:
-        """Returns the subject and the remedy of the error message if memory runs out."""
-        size, ghost = stretch.layout.micro_batch_size, self._config.ghost_batch_size
-        half = max(1, size // ghost // 2) * ghost
-        remedy = memory.LESS
-        if half < size:
-            remedy = f"Use --micro_batch_size={half} or less, or 0 for the fastest that fits."
-        return f"a micro-batch of {size} examples", remedy
-
     def _save(self) -> None:
         """Starts to write a checkpoint; raises NonFiniteLossError if its values are not finite."""
         infinite, _ = self._group.agree(not self._step.finite())
@@ -298,3 +288,13 @@ class TrainingLoop:
         last = self._state.evaluation
         last = last.get(self._counts, last)  # --evaluate_with may differ after a resume.
         return reason or Evaluation(**{name: last[name] for name in ("loss", "top1", "top5")})
+
+
+def _out_of_memory_texts(config: Config, stretch: Stretch) -> tuple[str, str]:
+    """Returns the subject and the remedy of the error message if memory runs out."""
+    size, ghost = stretch.layout.micro_batch_size, config.ghost_batch_size
+    half = max(1, size // ghost // 2) * ghost
+    chosen = config.micro_batch_size and not config.deterministic
+    other = ", or 0 for the fastest that fits" if chosen else ""
+    remedy = f"Use --micro_batch_size={half} or less{other}." if half < size else memory.LESS
+    return f"a micro-batch of {size} examples", remedy

@@ -18,10 +18,7 @@ from trainer.nn.losses import SOFTMAX, Loss
 from trainer.nn.user_code import unwrap_user_errors
 from trainer.system.memory import out_of_memory
 from trainer.system.tensorflow_errors import translate
-
-# Largest number of examples per lane. The lanes are equal parts of a batch, which a replica
-# computes in parallel. Evaluations use the same number.
-_BATCH_SIZE = 125
+from trainer.training.evaluation import EXAMPLES_PER_LANE
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,7 +77,7 @@ def predict(
     share = -(-source.examples // replicas)
     # If there are few pictures, the batch is smaller, because padding takes as long as pictures.
     lanes = min(lanes, share)
-    batch_size = lanes * min(_BATCH_SIZE, -(-share // lanes))
+    batch_size = lanes * min(EXAMPLES_PER_LANE, -(-share // lanes))
     dataset = pipeline.evaluation(
         source, batch_size=batch_size, shards=replicas, augment=augment, bad=bad
     )
