@@ -224,8 +224,7 @@ class Config(RunFlags):
     )
     plan_change_seconds: float = _elastic(
         30.0,
-        "Time of a change of the number of workers, in seconds: a checkpoint, and a start up to "
-        "the next update.",
+        "Seconds of a change of the number of workers: a checkpoint, and a start to an update.",
         problem=DURATION,
     )
     plan_examples_per_second: float | None = _elastic(
