@@ -9,7 +9,7 @@ import pytest
 import trainer
 from tests.api.examples_test import ONE_SIZE, train
 from tests.support.configs import done
-from tests.support.models import Subclassed, normalizing, tiny
+from tests.support.models import Subclassed, tiny
 from tests.support.squares import arrays
 from trainer.api.model_argument import split
 
@@ -38,13 +38,6 @@ def test_a_copy_of_a_keras_model_has_its_weights():
     assert copied is not model
     for mine, own in zip(copied.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(mine, own)
-
-
-def test_a_copy_of_an_adapted_keras_model_computes_the_same():
-    images = np.random.default_rng(0).uniform(0, 255, (4, *SHAPE)).astype("float32")
-    model = normalizing(SHAPE, 4)
-    model.layers[0].adapt(images)
-    np.testing.assert_array_equal(split(model)[1](SHAPE, 4)(images), model(images))
 
 
 def test_a_keras_model_without_weights_is_copied():

@@ -221,9 +221,29 @@ def test_a_run_its_fork_and_its_export_compute_with_loaded_statistics(capsys, tm
     assert done(capsys, "train", *given, f"--model_dir={fork}")[0] == 0
     losses = [result(run)["loss"] for run in (whole, stopped, fork)]
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-6)
+    without = ["evaluate", f"--model_dir={whole}", "--format=json"]
+    assert json.loads(done(capsys, *without)[1])["loss"] == pytest.approx(losses[0], rel=1e-6)
     given = [f"--model_dir={whole}", f"--export_dir={tmp_path}/export"]
     assert done(capsys, "export", *given)[0] == 0
     exported = keras.models.load_model(tmp_path / "export" / "model.keras")
     saved = tf.saved_model.load(str(tmp_path / "export" / "saved_model"))
     logits = exported(images)
     np.testing.assert_allclose(saved.serve(images), logits, rtol=1e-4, atol=1e-5)
+    # An old version's checkpoint lacks the field, and its model computes as in that version.
+    forget(newest(whole) / "checkpoint", "normalization_refreshed")
+    assert json.loads(done(capsys, *without)[1])["loss"] > 3 * losses[0]
+
+
+def forget(path, field):
+    """Removes a field of the progress in a checkpoint."""
+    end = "/.ATTRIBUTES/VARIABLE_VALUE"
+    reader = tf.train.load_checkpoint(str(path))
+    names = [name for name in reader.get_variable_to_shape_map() if name.endswith(end)]
+    values = {name.removesuffix(end): reader.get_tensor(name) for name in names}
+    progress = json.loads(values.pop("progress"))
+    del progress[field]
+    groups = {name.partition("/")[0]: [] for name in values}
+    for name in sorted(values, key=lambda name: int(name.rpartition("/")[2])):
+        groups[name.partition("/")[0]].append(tf.Variable(values[name]))
+    text = tf.Variable(json.dumps(progress), dtype=tf.string)
+    tf.train.Checkpoint(progress=text, **groups).write(str(path))

@@ -80,8 +80,6 @@ def _copied(model: Any, image_shape: tuple[int, int, int]) -> Any:
     """Returns a copy with the same weights, so that training does not change the caller's model."""
     import keras
 
-    from trainer.nn import normalization
-
     sides = zip(_input_shape(model)[1:], image_shape, strict=True) if model.built else ()
     if any(own not in (None, side) for own, side in sides):
         raise UserError(
@@ -101,5 +99,4 @@ def _copied(model: Any, image_shape: tuple[int, int, int]) -> Any:
         ) from error
     if model.built:
         copied.set_weights(model.get_weights())
-        normalization.refresh(copied)
     return copied

@@ -11,7 +11,7 @@ def refresh(model: keras.Model) -> None:
     """Makes each Normalization of `model` compute with the present values of its weights.
 
     Call this function after you assign to the weights, and before you trace a function that calls
-    the model.
+    the model. Old versions did not call it, so the runs that they began go on without it.
     """
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.Normalization):

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from trainer.errors import UserError
-from trainer.nn import layer_paths, model_head, normalization
+from trainer.nn import layer_paths, model_head
 
 _FEW = 4  # Number of paths that a summary lists.
 
@@ -88,7 +88,6 @@ def transfer(
             variable.value.assign(source[path].astype(variable.dtype))
             loaded.append(path)
             size += count
-    normalization.refresh(model)
     left = {path: _shape(value.shape) for path, value in source.items() if path not in loaded}
     backbone = any(path.rpartition("/")[0] not in head for path in loaded)
     return Transfer(loaded, new, left, backbone, (size, whole))

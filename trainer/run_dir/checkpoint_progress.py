@@ -65,6 +65,7 @@ PROGRESS = fields(
         "statistics_starts": optional(typed_json.table_of(optional(integer()))),
         "training_data": typed_json.table_of(typed_json.anything),
         "model_configuration": optional(typed_json.text),
+        "normalization_refreshed": typed_json.boolean,
     },
 )
 

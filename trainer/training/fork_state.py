@@ -74,6 +74,7 @@ def _settled(parent: Parent, phases: Phases) -> State:
     return State(
         statistics_starts=phases.step.starts,
         model_configuration=parent.progress.get("model_configuration"),
+        normalization_refreshed=parent.progress.get("normalization_refreshed", False),
     )
 
 

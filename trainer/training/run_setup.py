@@ -280,9 +280,9 @@ def _restore(
         if group.chief
         else NoCheckpoints()
     )
-    own = fork_state() if fork_state else restore(checkpoints, phases)
-    state = share(own, phases, group)
-    normalization.refresh(phases.step.model)
+    state = share(fork_state() if fork_state else restore(checkpoints, phases), phases, group)
+    if state.normalization_refreshed:
+        normalization.refresh(phases.step.model)
     checkpoints.variables, step = phases.variables(), phases.step
     step.starts = state.statistics_starts or {}
     training_data.check_learned(state.training_data, data, path / training_data.FILE)

@@ -126,7 +126,7 @@ def load_splits(
     training = load(config, config.train_split, bad, training=True)
     log(training.summary)
     if max(training.classes, config.num_classes or 0) == 1 and config.loss == "softmax":
-        log("warning: one class: with --loss=softmax its loss is always 0, and nothing is learned")
+        log("warning: with one class and --loss=softmax, the loss is 0, and nothing is learned")
     # Checks now, because loading the evaluation split would report a renamed class less clearly.
     if path and (kept := training_data.read(path)):
         same_data.check_as_began(config, kept, training)
@@ -240,7 +240,8 @@ def restore(
     model = build(config, data, strategy)
     variables = {group: values(model)}
     path, progress = checkpoint_reader.load(folder / "checkpoints", config.checkpoint, variables)
-    normalization.refresh(model)
+    if progress.get("normalization_refreshed"):
+        normalization.refresh(model)
     learned = checked(progress, f"checkpoint {path}").get("training_data", {})
     training_data.check_learned(learned, data, folder / training_data.FILE)
     own = model_configuration.of_user(config.model, model)

@@ -46,6 +46,9 @@ class State:
         first trained, or to None if the norm's statistics were loaded.
       training_data: properties of the training data, as in training_data.json.
       model_configuration: fingerprint of the user's own model at the start of the run.
+      normalization_refreshed: whether Keras' Normalization layers compute with their weights. False
+        in runs that an old version began, whose parameters fit the statistics that the layers had
+        when the model was built.
     """
 
     position: int = 0
@@ -63,6 +66,7 @@ class State:
     statistics_starts: dict[str, int | None] | None = None
     training_data: dict[str, Any] = dataclasses.field(default_factory=dict)
     model_configuration: str | None = None
+    normalization_refreshed: bool = False
 
     @property
     def evaluated_at(self) -> int:
@@ -120,7 +124,7 @@ def restore(checkpoints: Checkpoints, phases: Phases) -> State:
     """
     saved = checkpoints.restore(phases.variables_at)
     if saved is None:
-        return State(statistics_starts=phases.step.starts)
+        return State(statistics_starts=phases.step.starts, normalization_refreshed=True)
     try:
         state = State(**checked(saved, "the newest checkpoint"))
     except TypeError as error:
