@@ -134,13 +134,13 @@ def build(
 
 
 def check_name(name: str) -> None:
-    """Checks that the model `name` exists, without building it.
+    """Checks that the model `name` exists, without building it or importing a user's module.
 
     Raises:
         UserError: if it does not exist.
     """
     if ":" in name:
-        user_function.find(name)
+        user_function.check_name(name)
     elif not (
         name in _OWN
         or _VIT.fullmatch(name)

@@ -30,7 +30,7 @@ def build(name: str, image_shape: tuple[int, int, int], classes: int) -> keras.M
             error, or does not return a Keras model. Also if this call has not received the model
             of a Python program.
     """
-    function = find(name)
+    function = _given() if name == python_name.NAME else _named(name)
     function_name = name.partition(":")[2]
     try:
         inspect.signature(function).bind(image_shape, classes)
@@ -45,14 +45,24 @@ def build(name: str, image_shape: tuple[int, int, int], classes: int) -> keras.M
     return model
 
 
-def find(name: str) -> Callable[..., Any]:
-    """Returns the function that `name`, the value of --model, means.
+def check_name(name: str) -> None:
+    """Checks `name`, the value of --model, without the import of its module.
+
+    The module may build layers when it is imported. So it is imported only while a model is built:
+    then the seed, the precision and the strategy are set.
 
     Raises:
-        UserError: if the function does not exist, or this call has not received the model of a
-            Python program.
+        UserError: if the module or the function has no name, or this call has not received the
+            model of a Python program.
     """
-    return _given() if name == python_name.NAME else _named(name)
+    module, _, function = name.partition(":")
+    if name == python_name.NAME:
+        _given()
+    elif not (module and function):
+        raise UserError(
+            f"--model={name} lacks the name of a module or function.\n"
+            f"Name both, as in --model={module or 'MODULE'}:{function or 'FUNCTION'}."
+        )
 
 
 def _given() -> Callable[..., Any]:
