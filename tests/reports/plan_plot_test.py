@@ -70,6 +70,17 @@ def test_the_line_of_image_sizes_steps_where_they_change(tmp_path):
     assert heights[0] > heights[1]
 
 
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [("p.PNG", b"\x89PNG"), ("p", b"\x89PNG"), ("p.pdf", b"%PDF"), ("p.svg", b"<?xml")],
+)
+def test_the_suffix_chooses_the_kind_of_the_file(tmp_path, name, start, recwarn):
+    schedule, ramps, config = planned("step")
+    plan_plot.draw(schedule, ramps, config, str(tmp_path / name))
+    assert (tmp_path / name).read_bytes().startswith(start)
+    assert not recwarn.list
+
+
 @pytest.mark.parametrize("name", ["image_folder:a$\\q$b", "image_folder:\u5199\u771f"])
 def test_a_name_of_any_letters_is_drawn(tmp_path, name, recwarn):
     schedule, ramps, config = planned("step")

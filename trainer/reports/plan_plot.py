@@ -42,14 +42,11 @@ def draw(
       workers: number of workers in each ramp; None: this panel is left out.
 
     Raises:
-      UserError: if the file cannot be written, or its suffix is not that of a picture.
+      UserError: if the file cannot be written, or matplotlib cannot write files with its suffix.
     """
     # This import takes 0.5 s, so it is here: a plan without a plot does not need it.
     from trainer.reports import plots
 
-    render = {"": plots.png, ".png": plots.png, ".svg": plots.svg}.get(pathlib.Path(path).suffix)
-    if render is None:
-        raise UserError(f"--plot={path} cannot be written: name a .png or .svg file.")
     panels = _panels(schedule, ramps, workers)
     picture = plots.Picture(
         name="plan",
@@ -59,7 +56,10 @@ def draw(
         height=1.2 + 2 * len(panels),
     )
     try:
-        write_atomic(pathlib.Path(path), render(picture))
+        kind = pathlib.Path(path).suffix[1:].lower() or "png"
+        write_atomic(pathlib.Path(path), plots.rendered(picture, kind))
+    except ValueError as error:
+        raise UserError(f"--plot={path} cannot be written: {error}.\nName a .png file.") from error
     except OSError as error:
         raise UserError(
             f"--plot={path} cannot be written: {error.strerror}.\n"

@@ -103,7 +103,16 @@ def svg(picture: Picture) -> bytes:
 
 def png(picture: Picture) -> bytes:
     """Returns the picture as PNG, with its legend below."""
-    return _render(picture, "png", legend=True)
+    return rendered(picture, "png")
+
+
+def rendered(picture: Picture, kind: str) -> bytes:
+    """Returns the picture, with its legend below, as a file of the kind, such as png or pdf.
+
+    Raises:
+      ValueError: if matplotlib does not know the kind.
+    """
+    return _render(picture, kind, legend=True)
 
 
 def _render(picture: Picture, kind: str, *, legend: bool) -> bytes:
@@ -128,7 +137,8 @@ def _render(picture: Picture, kind: str, *, legend: bool) -> bytes:
             figure.set_dpi(_DPI)
             FigureCanvasAgg(figure).print_png(buffer)
         else:
-            figure.savefig(buffer, format=kind, dpi=_DPI, metadata={"Date": None})
+            undated = {"Date": None} if kind == "svg" else None
+            figure.savefig(buffer, format=kind, dpi=_DPI, metadata=undated)
     return buffer.getvalue()
 
 
