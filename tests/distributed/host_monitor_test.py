@@ -99,9 +99,9 @@ def test_a_host_may_answer_long_after_another(host):
     """The first host must not give up the program while the second one starts."""
     programs, address = host
     port = free_port() - PORT_OFFSET
-    late = threading.Timer(1.5, Programs().listen, (port,))
+    late = threading.Timer(4, Programs().listen, (port,))
     late.start()
-    with watched([address, f"127.0.0.1:{port}"], 0.5):
+    with watched([address, f"127.0.0.1:{port}"], 3.0):
         assert programs.admitted(TOKEN)
 
 

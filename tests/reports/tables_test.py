@@ -59,7 +59,7 @@ def test_runs_that_differ_in_no_flag_are_noticed_by_their_seed(tmp_path):
     assert found.repeats_a_seed
     assert not dataclasses.replace(found, runs=found.runs[1:]).repeats_a_seed
     text, _ = report_builder.report(read(tmp_path))
-    assert "Several runs of one seed: " in text
+    assert "These conditions have several runs of one seed: " in text
 
 
 def test_forks_of_several_seeds_are_one_condition(tmp_path):

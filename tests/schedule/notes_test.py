@@ -36,7 +36,7 @@ def lines(*arguments):
         (
             ["--warmup_epochs=5"],
             "--warmup_epochs: no effect, because the warm-up begins at the full learning rate: "
-            "use a lower --warmup_from, such as 0.1",
+            "use a lower --warmup_from, such as 0.1, or a larger batch",
         ),
     ],
 )

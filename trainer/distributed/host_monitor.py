@@ -76,11 +76,12 @@ class Programs:
             known = greeting == _GREETING and 0 < silence <= _MOST_SECONDS
             if known and self._admit(token.decode("ascii")):
                 line = Line(connection, _NO_SECRET, hello, chief=False)
+                left = functools.partial(self._left, line, token.decode("ascii"))
                 try:
                     connection.sendall(_ADMITTED)
-                    Heartbeat({0: line}, silence, lambda _: self._left(line))
-                except (OSError, RuntimeError):  # It left meanwhile, or no thread can start.
-                    self._left(line)
+                    Heartbeat({0: line}, silence, lambda _: left())
+                except (OSError, RuntimeError):  # The program has left, or no thread can start.
+                    left()
                 return
             connection.sendall(_REFUSED)
         connection.close()
@@ -92,9 +93,10 @@ class Programs:
             self._token = token
             return True
 
-    def _left(self, line: Line) -> None:
+    def _left(self, line: Line, token: str) -> None:
         with self._lock:
-            self._token = ""
+            if self._token == token:  # A second call must not remove the program that follows.
+                self._token = ""
         line.close()
 
 

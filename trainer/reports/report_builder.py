@@ -63,8 +63,9 @@ def _results(groups: Sequence[Condition]) -> _Part:
             note += f" Top-1 and loss are of the average of the parameters in {which}."
         if twice := [each.label for each in groups if each.repeats_a_seed]:
             note += (
-                f" Several runs of one seed: {', '.join(twice)}. They have the same flags, but may "
-                "differ in the model of a Python program or in other code."
+                f" These conditions have several runs of one seed: {', '.join(twice)}. Runs of a "
+                "condition have the same flags, but may differ in the model of a Python program "
+                "or in other code."
             )
         body += html.paragraphs([note], "note")
     if tables.flags_apart(groups):

@@ -42,7 +42,7 @@ class MirrorThread:
         copied = None
         while not self._closing.wait(self._copy.pause):
             state = self._state()
-            if self._lease.lost():  # After the look, so that no later state is copied.
+            if self._lease.lost():  # This is asked last, so that no later state is copied.
                 return
             if (state is None or state != copied) and self._copy.attempt():
                 copied = state

@@ -64,7 +64,7 @@ def _without_effect(config: Config) -> list[str]:
     elif trajectory.warmup_from(config) == 1:
         found.append(
             "--warmup_epochs: no effect, because the warm-up begins at the full learning rate: use "
-            "a lower --warmup_from, such as 0.1"
+            "a lower --warmup_from, such as 0.1, or a larger batch"
         )
     return found
 

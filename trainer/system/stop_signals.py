@@ -23,8 +23,8 @@ def asking() -> list[signal.Signals]:
     send SIGTERM for a checkpoint, so it asks to stop even if a parent process ignored it.
     """
     optional = (signal.SIGINT, signal.SIGHUP)
-    heard = [each for each in optional if signal.getsignal(each) != signal.SIG_IGN]
-    return [signal.SIGTERM, *heard]
+    obeyed = [each for each in optional if signal.getsignal(each) != signal.SIG_IGN]
+    return [signal.SIGTERM, *obeyed]
 
 
 def is_repeated_hangup(number: int, stopping: bool) -> bool:

@@ -64,8 +64,8 @@ def count_examples(dataset: str, split: str, data_dir: str | None) -> int | None
     if image_listing.is_listed(dataset):
         return len(image_listing.list_files(dataset, split))
     sizes = KNOWN_SIZES.get(dataset, {})
-    if not sizes or (data_dir and os.path.isdir(os.path.join(data_dir, _folder(dataset)))):
-        # This import takes 0.4 s, and most of the sets in `KNOWN_SIZES` do not need it.
+    if not sizes or (data_dir and _has_files(data_dir, dataset)):
+        # This import takes up to 2 s, and most of the sets in `KNOWN_SIZES` do not need it.
         from trainer.data.tfds.prepare import find_builder, is_prepared
 
         builder = find_builder(dataset, data_dir)
@@ -78,6 +78,7 @@ def count_examples(dataset: str, split: str, data_dir: str | None) -> int | None
     return count_split(split_infos(sizes), split, dataset)
 
 
-def _folder(dataset: str) -> str:
-    """Returns the name of a set's folder in the folder of prepared sets."""
-    return re.split("[/:]", dataset)[0]
+def _has_files(data_dir: str, dataset: str) -> bool:
+    """Returns whether a local folder of prepared sets has a set of this name."""
+    folder = os.path.join(data_dir, re.split("[/:]", dataset)[0])
+    return any("dataset_info.json" in names for _, _, names in os.walk(folder))
