@@ -19,9 +19,8 @@ from trainer.run_dir import bucket_run, manifest
 GOOGLE = pytest.mark.parametrize("bucket_server", ["gs"], indirect=True)
 S3 = pytest.mark.parametrize("bucket_server", ["s3"], indirect=True)
 SHORT = [*runs.SHORT, "--worker_timeout=2"]
-# The bucket gets at most one copy a second. 60 evaluations make the run long enough for several on
-# any machine, and change nothing that it learns.
-OFTEN = [runs.OFTEN, "--eval_every_epochs=0.05"]
+# The bucket gets at most one copy a second, so the run must take several seconds.
+OFTEN = [runs.OFTEN, runs.MANY_EVALUATIONS]
 # A run that resumes is beyond this epoch, so that it does not trace a step.
 STOPS_AT_ONCE = "--stop_at_epoch=0.01"
 

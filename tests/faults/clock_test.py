@@ -6,7 +6,17 @@ import subprocess
 
 import pytest
 
-from tests.support.runs import OFTEN, SHORT, digest, newest, points, result, started, wait_for
+from tests.support.runs import (
+    MANY_EVALUATIONS,
+    OFTEN,
+    SHORT,
+    digest,
+    newest,
+    points,
+    result,
+    started,
+    wait_for,
+)
 from trainer.run_dir.metrics import read
 
 # What the process asks for the wall's time goes through here: it is ahead by as many seconds as the
@@ -47,7 +57,7 @@ def test_a_clock_that_jumps(uninterrupted, tmp_path, deterministic):
     compiler = ["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", library]
     subprocess.run(compiler, input=CLOCK, text=True, check=True)
     environment = {**os.environ, "LD_PRELOAD": str(library), "AHEAD": str(ahead)}
-    flags = [*SHORT, OFTEN]
+    flags = [*SHORT, OFTEN, MANY_EVALUATIONS]
     if not deterministic:
         flags += ["--nodeterministic", "--log_every_updates=1"]
     process = started(model_dir, *flags, env=environment)

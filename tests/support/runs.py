@@ -49,6 +49,9 @@ PICTURES = [
 CONSTANT = ["--anneal=constant", "--anneal_epochs=", "--anneal_with=learning_rate"]
 # A checkpoint each 0.06 s.
 OFTEN = "--checkpoint_minutes=0.001"
+# SHORT trains for two seconds. With 60 evaluations it takes several, on any machine, and learns the
+# same.
+MANY_EVALUATIONS = "--eval_every_epochs=0.05"
 
 
 def command(model_dir, *arguments, program=("trainer",), name="train"):
