@@ -255,33 +255,6 @@ def test_damaged_and_short_files_are_refused(write_set):
         load("colour", "train", data_dir, None)
 
 
-@pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
-def test_a_folder_in_place_of_a_file_is_refused(write_set, file_format):
-    """Root may read every file, so the test cannot take the permission away."""
-    data_dir = write_set("colour", FEATURES, {"train": colour_examples(9)}, file_format=file_format)
-    (path,) = pathlib.Path(data_dir).glob(f"colour/*/*.{file_format}-*")
-    path.unlink()
-    path.mkdir()
-    with pytest.raises(
-        UserError, match=rf"colour train: {path} is not a file .*\nMake it readable"
-    ):
-        load("colour", "train", data_dir, None)
-
-
-@pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
-def test_a_split_without_labels_is_refused_as_such(write_set, file_format):
-    """TFDS gives the label −1 to the test split of ImageNet."""
-    unlabelled = [{**example, "label": -1} for example in colour_examples(5)]
-    data_dir = write_set(
-        "colour",
-        FEATURES,
-        {"train": colour_examples(5), "test": unlabelled},
-        file_format=file_format,
-    )
-    with pytest.raises(UserError, match=r"ha(s|ve) no label.* choose another split"):
-        load("colour", "test", data_dir, None)
-
-
 def test_fashion_mnist_has_its_known_content(fashion_mnist_test: InMemoryDataset):
     assert fashion_mnist_test.images.shape == (10_000, 28, 28, 1)
     assert fashion_mnist_test.classes == 10

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from trainer.errors import UserError
 from trainer.nn.ghost_batch_norm import GhostBatchNormalization
-from trainer.nn.models.registry import GhostNorm, ImageFormat, build, check_name
+from trainer.nn.models.registry import GhostNorm, ImageFormat, build
 from trainer.nn.models.wide_resnet import wide_resnet
 
 MEAN, STD = [120.0, 110.0, 100.0], [60.0, 50.0, 40.0]
@@ -241,11 +241,6 @@ def test_models_build_under_mirrored_strategy(cpus):
         np.testing.assert_allclose(logits, model(images_of(2)), rtol=1e-4, atol=1e-5)
 
 
-def test_a_name_is_checked_without_the_import_of_its_module():
-    """A module that builds layers needs the seed, the precision and the strategy of the model."""
-    check_name("no_such_module:model")
-
-
 def test_the_whole_model_saves_and_loads(tmp_path: pathlib.Path):
     model = make("wide_resnet_10_1")
     model.save(tmp_path / "model.keras")
@@ -273,9 +268,7 @@ def test_the_whole_model_saves_and_loads(tmp_path: pathlib.Path):
         ("preprocess_input", "module:function"),
         ("InceptionV3", "at least 75x75"),
         ("no_such_module:model", "cannot import 'no_such_module'"),
-        (":model", r"lacks the name .*\n.*--model=MODULE:model"),
         ("own_models.py:no_model", r"cannot import 'own_models.py'.*\n.*--model=own_models:FUNC"),
-        ("own_models:", "lacks the name .*\nName .*--model=own_models:FUNCTION"),
         (".own_models:model", "cannot import '.own_models'"),
         ("broken_models:model", "raised ModuleNotFoundError: .*no_such_module"),
         ("unfinished_models:model", "raised SyntaxError: .*"),

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from trainer.errors import UserError
 from trainer.nn.model_configuration import fingerprint
-from trainer.nn.models.registry import GhostNorm, ImageFormat, build
+from trainer.nn.models.registry import GhostNorm, ImageFormat, build, check_name
 
 SHAPE = (4, 4, 1)
 
@@ -126,3 +126,18 @@ def test_a_lookup_that_takes_only_pixels_is_not_refused(monkeypatch):
 
 def test_a_model_whose_configuration_raises_has_no_fingerprint():
     assert fingerprint(model_of(NoConfiguration())) is None
+
+
+def test_a_name_is_checked_without_the_import_of_its_module():
+    """A module that builds layers needs the seed, the precision and the strategy of the model."""
+    check_name("no_such_module:model")
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [(":model", "--model=MODULE:model"), ("own_models:", "--model=own_models:FUNCTION")],
+)
+def test_a_name_without_a_module_or_function_is_refused_in_two_lines(name, remedy):
+    with pytest.raises(UserError, match=f"{name} lacks the name .*\nName .*{remedy}") as refusal:
+        check_name(name)
+    assert str(refusal.value).count("\n") == 1
