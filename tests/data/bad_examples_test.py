@@ -1,7 +1,9 @@
 """Examples that cannot be decoded are named, counted, and replaced or left out."""
 
 import collections
+import gc
 import os
+import weakref
 
 import numpy as np
 import pytest
@@ -36,6 +38,24 @@ def test_the_first_bad_example_is_named(folder, number, tmp_path):
     bad = BadExamples(skip=False)
     with pytest.raises(UserError, match=message), translate(bad.refusal):
         list(evaluation(source, batch_size=7, shards=1, augment="imagenet", bad=bad))
+
+
+def test_the_iterator_of_a_reading_that_failed_is_freed(folder):
+    """Otherwise, its threads would read the rest of the examples, for example from a bucket."""
+    source = load(folder(40, {5: b""}), "train", None, SIZE, augment="imagenet")
+    bad = BadExamples(skip=False)
+
+    def failed():
+        iterator = iter(evaluation(source, batch_size=7, shards=1, augment="imagenet", bad=bad))
+        with pytest.raises(UserError), translate(bad.refusal):
+            for _ in iterator:
+                pass
+        return weakref.ref(iterator)
+
+    iterator = failed()
+    gc.collect()
+    assert bad.refused
+    assert iterator() is None
 
 
 def test_a_file_that_lacks_its_last_bytes_is_damaged(folder, logged):

@@ -4,6 +4,7 @@ A bad example cannot be read or decoded, or its label is not a class of the run.
 """
 
 import contextlib
+import copy
 import pathlib
 import threading
 from typing import NoReturn
@@ -96,8 +97,13 @@ class BadExamples:
 
     @property
     def refused(self) -> ExitError | None:
-        """The error that `refuse`, or the reading of a bucket, raised; None if none did."""
-        return self._refused or open_folders.failure()
+        """The error that `refuse`, or the reading of a bucket, raised; None if none did.
+
+        It is a copy: the traceback of a raised error holds the iterator of the data, and the
+        iterator holds this object. If this object held that error too, neither would ever be freed,
+        and the iterator's threads would go on.
+        """
+        return copy.copy(self._refused or open_folders.failure())
 
     def refusal(self, _: tf.errors.OpError) -> ExitError | None:
         """Returns the error that `refuse`, or the reading of a bucket, raised; None if none did.
