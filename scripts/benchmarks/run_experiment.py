@@ -1,6 +1,7 @@
 """Runs the points of an experiment that have no result yet, and appends a row for each run.
 
-docs/results/NAME.toml lists the points: flags by name, flags that all points share, and seeds.
+docs/results/NAME.toml lists the points: flags by name, flags that all points share, and seeds. In a
+flag, {seed} stands for the seed.
 docs/results/NAME.jsonl has one row for each finished run. It is committed, so that the next call
 runs only what is missing. A row of other flags does not count. All points of a seed run before the
 next seed. With `target`, a top-1, the table shows the seconds of training until an evaluation
@@ -102,8 +103,9 @@ def run(flags: list[str], seed: int, model_dir: pathlib.Path, seconds: float) ->
     Returns None if it does not end within `seconds`. Then it stops with a checkpoint, and the next
     call goes on from there.
     """
-    command = [sys.executable, "-m", "trainer", "train", *flags, f"--seed={seed}"]
-    process = subprocess.Popen([*command, f"--model_dir={model_dir}"])
+    flags = [*(flag.replace("{seed}", str(seed)) for flag in flags), f"--seed={seed}"]
+    command = [sys.executable, "-m", "trainer", "train", *flags, f"--model_dir={model_dir}"]
+    process = subprocess.Popen(command)
     try:
         status = process.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -148,6 +150,21 @@ def training_losses(model_dir: pathlib.Path) -> list[tuple[float, float]]:
     return found
 
 
+def noise_scales(model_dir: pathlib.Path) -> list[tuple[float, ...]]:
+    """Returns the epoch, the batch size and the measured gradient noise scales of a run's points.
+
+    The first noise scale is that of the gradient. The second one is that of the gradient as Adam
+    scales it; runs with other optimizers have none.
+    """
+    names = ("gradient_noise_scale", "gradient_noise_scale_adam")
+    found = []
+    for point in read(model_dir / "metrics.jsonl"):
+        measured = [round(point[name], 1) for name in names if point.get(name) is not None]
+        if point["split"] == "train" and measured:
+            found.append((round(point["epoch"], 3), point["batch_size"], *measured))
+    return found
+
+
 def row(
     point: str, seed: int, flags: list[str], result: dict[str, Any], model_dir: pathlib.Path
 ) -> dict[str, Any]:
@@ -161,6 +178,7 @@ def row(
         **found,
         "evaluations": evaluations(model_dir),
         "training_losses": training_losses(model_dir),
+        "noise_scales": noise_scales(model_dir),
         "processor": _processor(),
         "commit": commit.strip(),
         "date": datetime.date.today().isoformat(),

@@ -14,7 +14,7 @@ from trainer.run_dir.metrics import read
 
 FLAGS = [
     *("--model=tests.support.models:tiny", "--train_split=train[:4000]", "--epochs=1"),
-    *("--eval_split=test[:500]", "--micro_batch_size=128", "--strategy=one_device"),
+    *("--eval_split=test[:500]", "--strategy=one_device"),
 ]
 
 
@@ -50,7 +50,8 @@ def mean_loss(folder, point):
 def test_it_runs_what_is_missing_appends_a_row_for_each_and_draws_them(tmp_path):
     results = tmp_path / "docs" / "results"
     results.mkdir(parents=True)
-    points = 'plain = []\naverage = ["--ema_decay=0.9"]\nwild = ["--base_learning_rate=1e30"]'
+    average = ["--ema_decay=0.{seed}", "--micro_batch_size=64"]
+    points = f'plain = []\naverage = {average}\nwild = ["--base_learning_rate=1e30"]'
     head = f"seeds = [3]\nflags = {json.dumps(FLAGS)}\n[points]\n"
     (results / "small.toml").write_text(f"target = 0.01\n{head}{points}")
     stopped = experiment(tmp_path, "--minutes=0")
@@ -77,6 +78,9 @@ def test_it_runs_what_is_missing_appends_a_row_for_each_and_draws_them(tmp_path)
         assert 0.9 * row["seconds"] < seconds < 1.1 * row["seconds"]
         ((epoch, loss),) = row["training_losses"]
         assert (epoch, loss) == (1.024, pytest.approx(mean_loss(tmp_path, row["point"]), abs=1e-5))
+    assert rows[0]["noise_scales"] == []  # Batches of one micro-batch.
+    assert [each[:2] for each in rows[1]["noise_scales"]] == [[1.024, 128]]
+    assert rows[1]["noise_scales"][0][2] > 0
     assert rows[1]["plain"]["loss"] != rows[1]["ema"]["loss"]
     before = (results / "small.jsonl").read_text()
     again = experiment(tmp_path, "--table")
