@@ -51,7 +51,8 @@ def test_it_runs_what_is_missing_appends_a_row_for_each_and_draws_them(tmp_path)
     results = tmp_path / "docs" / "results"
     results.mkdir(parents=True)
     average = ["--ema_decay=0.{seed}", "--micro_batch_size=64"]
-    points = f'plain = []\naverage = {average}\nwild = ["--base_learning_rate=1e30"]'
+    points = f'plain = ["--micro_batch_size=128"]\naverage = {average}\n'
+    points += 'wild = ["--base_learning_rate=1e30"]'
     head = f"seeds = [3]\nflags = {json.dumps(FLAGS)}\n[points]\n"
     (results / "small.toml").write_text(f"target = 0.01\n{head}{points}")
     stopped = experiment(tmp_path, "--minutes=0")
