@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs Bazel on Debian without a network: scripts/bazel.sh test //:tests/sweep/grid_test. Without arguments
-# it queries, builds and tests all targets of BUILD. Debian's Bazel 4.2 does not read MODULE.bazel, so it
-# gets a workspace outside the checkout's files, where its native rules replace rules_python.
+# it queries and builds all targets of BUILD, and runs the tests that take seconds. Debian's Bazel 4.2 does
+# not read MODULE.bazel, so it gets a workspace outside the checkout's files, where its native rules replace
+# rules_python.
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 packages=(bazel-bootstrap bazel-rules-java bazel-rules-proto)

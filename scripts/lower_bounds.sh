@@ -2,7 +2,7 @@
 # Runs the tests with the lowest version of every dependency that setup.cfg allows, all together, in the
 # environment .venv-lowest:
 #   scripts/lower_bounds.sh [pytest's arguments]
-# It takes minutes, and scripts/test.sh does not run it. If a bound fails here, raise it in setup.cfg.
+# It takes about 20 minutes, and scripts/test.sh does not run it. If a bound fails here, raise it in setup.cfg.
 set -euo pipefail
 CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/setup.sh

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
-from run_experiment import RESULTS, current, read_rows
+from run_experiment import RESULTS, finished
 
 from trainer.reports.plots import Picture, line, png
 from trainer.sweep.seed_statistics import Spread, spread
@@ -26,13 +26,9 @@ Series = Sequence[tuple[int, Spread]]
 
 def measured(name: str, point: str) -> tuple[int, Spread]:
     """Returns the updates and the top-1 of a point, over its seeds."""
-    other, _, point = point.rpartition("/")
-    experiment = tomllib.loads((RESULTS / f"{other or name}.toml").read_text())
-    rows = current(experiment, read_rows(RESULTS / f"{other or name}.jsonl"))
-    rows = [row for row in rows if row["point"] == point and "diverged" not in row]
+    rows = finished(name, point)
     top1 = spread(row.get("plain", row)["top1"] for row in rows)
-    if top1 is None:
-        raise SystemExit(f"{point} has no row in {RESULTS / (other or name)}.jsonl")
+    assert top1
     return rows[0]["updates"], top1
 
 

@@ -97,6 +97,23 @@ def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def finished(name: str, point: str) -> list[dict[str, Any]]:
+    """Returns the rows of a point of the experiment `name` whose runs did not diverge.
+
+    A point of another experiment is written as NAME/POINT.
+
+    Raises:
+      SystemExit: if there is none.
+    """
+    other, _, point = point.rpartition("/")
+    experiment = tomllib.loads((RESULTS / f"{other or name}.toml").read_text())
+    rows = current(experiment, read_rows(RESULTS / f"{other or name}.jsonl"))
+    rows = [row for row in rows if row["point"] == point and "diverged" not in row]
+    if not rows:
+        raise SystemExit(f"{point} has no row in {RESULTS / (other or name)}.jsonl")
+    return rows
+
+
 def run(flags: list[str], seed: int, model_dir: pathlib.Path, seconds: float) -> dict | None:
     """Trains a run, or goes on with it; returns its result, or the message if it diverges.
 

@@ -65,7 +65,7 @@ def test_each_default_of_a_flag_is_a_value_that_its_argument_takes():
 
 WRONG = [
     ({"epoch": 2}, r"trainer.train has no argument 'epoch': did you mean .*epochs"),
-    ({"zzzz": 2}, "docs/python.md lists them"),
+    ({"zzzz": 2}, "`python -m trainer train --help` lists the flags"),
     ({"flagfile": "x"}, "recipe="),
     ({"format": "json"}, "leave it out"),
     ({"epochs": "two"}, "epochs='two' has the type str: give a number"),

@@ -31,6 +31,8 @@ def test_the_cells_run_in_order(tmp_path):
     assert [cell["execution_count"] for cell in old] == list(range(1, len(old) + 1))
     assert "top-1 0.8" in texts(old[1])
     assert "top-1 0." in texts(new[1])
+    for cells in (old, new):
+        assert "trainer.load('runs/quickstart'" in texts(cells[1])
     assert (tmp_path / "runs" / "quickstart" / "result.json").exists()
 
 

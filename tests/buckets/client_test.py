@@ -215,7 +215,7 @@ def test_a_server_that_does_not_exist_is_unavailable(place):
 
 def test_obstore_is_named_if_it_is_not_installed(monkeypatch):
     monkeypatch.setattr(client, "obstore", None)
-    with pytest.raises(UserError, match=r"pip install 'crescendo\[cloud\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '.\[cloud\]'"):
         client.connect(url.parse("gs://bucket/x"))
 
 

@@ -58,7 +58,8 @@ def words(
             raise UserError(f"{function} has no argument {name}: {_INSTEAD[name]}.")
         if name not in FLAGS:
             near = difflib.get_close_matches(name, [*FLAGS, *own], n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else "docs/python.md lists them."
+            listed = "`python -m trainer train --help` lists the flags."
+            hint = f"did you mean {' or '.join(near)}?" if near else listed
             raise UserError(f"{function} has no argument {name!r}: {hint}")
         if value is not None:
             found += _words_of(name, value)

@@ -54,7 +54,7 @@ def connect(url: BucketUrl) -> Objects:
     if obstore is None:
         raise UserError(
             f"{url} is in {SCHEMES[url.scheme]}, and the package obstore is not installed.\n"
-            "Install it: pip install 'crescendo[cloud]'"
+            "Install it in Crescendo's folder: pip install -e '.[cloud]'"
         )
     return _StoreObjects(url)
 

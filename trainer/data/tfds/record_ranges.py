@@ -157,7 +157,7 @@ def _decompressed(method: int, data: bytes) -> bytes:
     except ImportError as error:
         raise UserError(
             "sets in buckets need the package zstandard, which is not installed.\n"
-            "Install it: pip install 'crescendo[cloud]'"
+            "Install it in Crescendo's folder: pip install -e '.[cloud]'"
         ) from error
     size, at = _varint(data, 0)
     if size > _MOST_BYTES:
