@@ -9,6 +9,7 @@ It sums vectors of two lengths over all hosts by TensorFlow's ring, as an update
 hosts takes 2 (h - 1) steps. A step takes the latency, and the time to send 1/h of the bytes.
 """
 
+import argparse
 import dataclasses
 import os
 import pathlib
@@ -106,5 +107,7 @@ def _sum(worker: Worker) -> None:
 
 
 if __name__ == "__main__":
+    text = argparse.RawDescriptionHelpFormatter
+    argparse.ArgumentParser(description=__doc__, formatter_class=text).parse_args()
     named = {"TF_CONFIG", "SLURM_STEP_NUM_TASKS", "KUBERNETES_SERVICE_HOST"} & os.environ.keys()
     sys.exit(_measure() if named else _pair())
