@@ -94,7 +94,7 @@ def draw_curves(figure: Figure, *, found: list[Runs]) -> None:
     axes = figure.subplots()
     for i, scale in enumerate(sorted({each.noise_scale for each in found}, reverse=True)):
         equal = [each.mean() for each in found if each.noise_scale == scale]
-        label = f"g {scale:,g}, {len(equal)} runs" if len(equal) > 1 else f"g {scale:,g}"
+        label = f"g {scale:,g}, {len(equal)} settings" if len(equal) > 1 else f"g {scale:,g}"
         for losses in equal:
             epochs = range(1, len(losses) + 1)
             axes.plot(epochs, losses, color=line(i).colour, lw=1, label=label)

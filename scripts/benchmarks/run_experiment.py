@@ -31,6 +31,7 @@ from typing import Any
 
 from trainer.config.flagfile_reader import expand
 from trainer.errors import ExitStatus, UserError
+from trainer.run_dir import lineage
 from trainer.run_dir.directory import DIVERGED
 from trainer.run_dir.metrics import read
 from trainer.sweep.seed_statistics import spread
@@ -137,14 +138,23 @@ def run(flags: list[str], seed: int, model_dir: pathlib.Path, seconds: float) ->
     return json.loads((model_dir / "result.json").read_text())
 
 
+def begin(model_dir: pathlib.Path, points: list[dict[str, Any]]) -> int:
+    """Returns the position at which a run began: not 0 for most forks."""
+    found = lineage.read(model_dir)
+    # With --fork_position=0, a fork begins at 0.
+    return found.position if found and points and found.position < points[0]["position"] else 0
+
+
 def evaluations(model_dir: pathlib.Path) -> list[tuple[float, float]]:
     """Returns the seconds of training before each evaluation that counts, and its top-1.
 
-    The seconds are those of the updates, without evaluations, checkpoints and tracing.
+    The seconds are those of the updates, without evaluations, checkpoints and tracing; for a fork,
+    those of its own updates.
     """
     found: dict[str, list[tuple[float, float]]] = collections.defaultdict(list)
-    seconds, position = 0.0, 0
-    for point in read(model_dir / "metrics.jsonl"):
+    points = read(model_dir / "metrics.jsonl")
+    seconds, position = 0.0, begin(model_dir, points)
+    for point in points:
         if point["split"] == "train":
             seconds += (point["position"] - position) / point["examples_per_second"]
             position = point["position"]
@@ -155,8 +165,9 @@ def evaluations(model_dir: pathlib.Path) -> list[tuple[float, float]]:
 
 def training_losses(model_dir: pathlib.Path) -> list[tuple[float, float]]:
     """Returns the epoch of each evaluation, and the mean training loss since the one before."""
-    found, total, examples, before = [], 0.0, 0, 0
-    for point in read(model_dir / "metrics.jsonl"):
+    points = read(model_dir / "metrics.jsonl")
+    found, total, examples, before = [], 0.0, 0, begin(model_dir, points)
+    for point in points:
         if point["split"] == "train":
             total += point["loss"] * (point["position"] - before)
             examples += point["position"] - before

@@ -1,5 +1,6 @@
 """Runs a small experiment whose runs are real, stops it, goes on with it, and draws it."""
 
+import importlib
 import json
 import os
 import pathlib
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.support.forked_process import starts_of_their_own
+from trainer.run_dir import lineage
 from trainer.run_dir.metrics import read
 
 FLAGS = [
@@ -120,3 +122,29 @@ def test_a_flag_of_a_point_that_the_flags_of_all_points_override_is_refused(
     done = experiment(tmp_path)
     assert done.returncode == 2
     assert f"two: {of_one} is overridden by a flag of all points" in done.stderr
+
+
+def test_losses_and_seconds_of_a_fork_are_those_of_its_own_updates(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend("scripts/benchmarks")
+    script = importlib.import_module("run_experiment")
+    monkeypatch.delitem(sys.modules, "run_experiment")
+    begin = {"batch_size": 50, "learning_rate": 0.1, "momentum": 0.9, "noise_scale": 20.0}
+    setting = dict(begin)
+    rows = []
+    for position, loss in ((850, 0.6), (900, 0.3), (1000, 0.3)):
+        setting |= {"update": position // 50, "position": position, "epoch": position / 100}
+        speed = {"gradient_norm": 1.0, "examples_per_second": 10.0}
+        rows.append(setting | speed | {"split": "train", "loss": loss, "top1": 0.5, "time": 1.0})
+    rows.append(setting | {"split": "eval", "loss": 0.4, "top1": 0.7, "top5": 1.0, "time": 1.0})
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    whole = [(10.0, pytest.approx((850 * 0.6 + 150 * 0.3) / 1000, abs=1e-5))]
+    assert script.training_losses(tmp_path) == whole
+    assert script.evaluations(tmp_path) == [(100.0, 0.7)]
+    origin = {"run": "x", "fork_from": "x@16", "update": 16, "epoch": 8.0, "flags": []}
+    origin |= {"before": begin, "after": begin, "evaluations": {}}
+    lineage.write(tmp_path, lineage.Lineage(position=800, **origin))
+    assert script.training_losses(tmp_path) == [(10.0, pytest.approx(0.375, abs=1e-5))]
+    assert script.evaluations(tmp_path) == [(20.0, 0.7)]
+    # With --fork_position=0, a fork's own positions begin at 0.
+    lineage.write(tmp_path, lineage.Lineage(position=5000, **origin))
+    assert script.training_losses(tmp_path) == whole

@@ -93,7 +93,7 @@ class BadExamples:
         """
         with self._lock:
             self._refused = self._refused or UserError(message)
-        raise self._refused
+        raise copy.copy(self._refused)  # `refused` says why it is a copy.
 
     @property
     def refused(self) -> ExitError | None:
