@@ -49,11 +49,12 @@ def start(place, tmp_path, name="machine", *more):
     return runs.started(place.url, *SHORT, cache(tmp_path, name), *OFTEN, *more)
 
 
-def at_second_copy(place, process, act):
+def at_second_copy(place, process, act, copy=2):
     """Calls `act` when the bucket has a copy with a checkpoint, and the next copy is about to end.
 
-    The server calls it, because a loaded machine can end a run between two looks at its bucket. The
-    result is the proxy's verdict on the request that would end the next copy.
+    With `copy` 1, the copy that is about to end is the first one with a checkpoint. The server
+    calls `act`, because a loaded machine can end a run between two looks at its bucket. The result
+    is the proxy's verdict on the request that would end the copy.
     """
     checkpoint, acted = threading.Event(), threading.Event()
     arrived = itertools.count()
@@ -63,7 +64,7 @@ def at_second_copy(place, process, act):
             checkpoint.set()
         ends_a_copy = request.method == "PUT" and "/manifest-" in request.path
         # One or two copies before it have the flags alone.
-        if ends_a_copy and checkpoint.is_set() and next(arrived) == 1:
+        if ends_a_copy and checkpoint.is_set() and next(arrived) == copy - 1:
             place.proxy.rule = lambda request: None
             verdict = act()
             acted.set()
