@@ -1,22 +1,17 @@
 """Draws top-1 against epochs, with a line for each of an experiment's points.
 
-docs/results/NAME.toml lists the points under [curves]. A point of another experiment is written as
-NAME/POINT. A line is the mean over seeds, and its band is ± one sample standard deviation. Runs are
-evaluated after each epoch. The label of a line has the updates of the run.
-
-    python scripts/benchmarks/draw_curves.py schedules --output=docs/pictures/schedules.png
+A line is the mean over seeds, and its band is ± one sample standard deviation. Runs are evaluated
+after each epoch. The label of a line has the updates of the run.
 """
 
-import argparse
 import functools
-import pathlib
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+from experiment_rows import finished
 from matplotlib.figure import Figure
-from run_experiment import RESULTS, finished
 
-from trainer.reports.plots import Picture, line, png
+from trainer.reports.plots import line
 from trainer.sweep.seed_statistics import Spread, spread
 
 # Height of a label, as a share of the height of the axes.
@@ -79,17 +74,7 @@ def draw(figure: Figure, *, curves: Mapping[str, Sequence[Spread]], lowest: floa
     axes.set_title("top-1, %")
 
 
-def main() -> None:
-    """Reads the rows, and writes the picture."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("name", help="name of the experiment, as in docs/results/NAME.toml")
-    parser.add_argument("--output", type=pathlib.Path, required=True, help="PNG file")
-    options = parser.parse_args()
-    drawn = tomllib.loads((RESULTS / f"{options.name}.toml").read_text())["curves"]
-    curves = dict(curve(options.name, point) for point in drawn["points"])
-    parts = {"curves": curves, "lowest": drawn["lowest"]}
-    options.output.write_bytes(png(Picture(options.name, "", "", functools.partial(draw, **parts))))
-
-
-if __name__ == "__main__":
-    main()
+def drawer(name: str, drawn: Mapping[str, Any]) -> Callable[[Figure], None]:
+    """Returns the function that draws what the section [curves] of the experiment lists."""
+    curves = dict(curve(name, point) for point in drawn["points"])
+    return functools.partial(draw, curves=curves, lowest=drawn["lowest"])

@@ -1,21 +1,25 @@
-"""Draws top-1 against updates, with a line for each series of an experiment's points.
+"""Draws the picture of an experiment that docs/results/NAME.toml describes.
 
-docs/results/NAME.toml lists the series. A point of another experiment is written as NAME/POINT.
-Bars are ± one sample standard deviation over seeds. The grey band is the same of the reference. If
-runs have an average of the parameters, the result without the average is drawn.
+The section [drawn] lists series of points, which are drawn as top-1 against updates. Bars are ± one
+sample standard deviation over seeds. The grey band is the same of the reference. If runs have an
+average of the parameters, the result without the average is drawn. The section [curves] lists
+points whose top-1 is drawn against epochs, as draw_curves.py says. A point of another experiment is
+written as NAME/POINT.
 
     python scripts/benchmarks/draw_experiment.py growth --output=docs/pictures/growth.png
+    python scripts/benchmarks/draw_experiment.py schedules --output=docs/pictures/schedules.png
 """
 
 import argparse
 import functools
 import pathlib
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+from draw_curves import drawer as curves_drawer
+from experiment_rows import finished, read_experiment
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
-from run_experiment import RESULTS, finished
 
 from trainer.reports.plots import Picture, line, png
 from trainer.sweep.seed_statistics import Spread, spread
@@ -72,20 +76,29 @@ def draw(
     axes.set_title("top-1, %")
 
 
+def drawer(name: str, drawn: Mapping[str, Any]) -> Callable[[Figure], None]:
+    """Returns the function that draws what the section [drawn] of the experiment lists."""
+    of = functools.partial(measured, name)
+    series = {label: [of(point) for point in points] for label, points in drawn["series"].items()}
+    updates, reference = of(drawn["reference"])
+    label = f"{drawn['reference'].rpartition('/')[2]}, {updates:,} updates"
+    parts = {"series": series, "label": label, "reference": reference, "lowest": drawn["lowest"]}
+    return functools.partial(draw, **parts)
+
+
 def main() -> None:
     """Reads the rows, and writes the picture."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("name", help="name of the experiment, as in docs/results/NAME.toml")
     parser.add_argument("--output", type=pathlib.Path, required=True, help="PNG file")
     options = parser.parse_args()
-    drawn = tomllib.loads((RESULTS / f"{options.name}.toml").read_text())["drawn"]
-    of = functools.partial(measured, options.name)
-    series = {label: [of(point) for point in points] for label, points in drawn["series"].items()}
-    updates, reference = of(drawn["reference"])
-    label = f"{drawn['reference'].rpartition('/')[2]}, {updates:,} updates"
-    parts = {"series": series, "label": label, "reference": reference, "lowest": drawn["lowest"]}
-    content = Picture(options.name, "", "", functools.partial(draw, **parts))
-    options.output.write_bytes(png(content))
+    experiment, drawers = read_experiment(options.name), {"drawn": drawer, "curves": curves_drawer}
+    sections = drawers.keys() & experiment
+    if len(sections) != 1:
+        parser.error(f"{options.name}.toml must have one of the sections [drawn] and [curves]")
+    (section,) = sections
+    picture = Picture(options.name, "", "", drawers[section](options.name, experiment[section]))
+    options.output.write_bytes(png(picture))
 
 
 if __name__ == "__main__":

@@ -14,14 +14,13 @@ import dataclasses
 import functools
 import math
 import pathlib
-import tomllib
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from experiment_rows import RESULTS, current, read_experiment, read_rows
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
-from run_experiment import RESULTS, current, read_rows
 
 from trainer.reports.plots import Picture, line, png
 from trainer.sweep.seed_statistics import spread
@@ -165,8 +164,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--folder", type=pathlib.Path, required=True, help="folder of PNG files")
     folder = parser.parse_args().folder
-    experiment = tomllib.loads((RESULTS / "noise_scale.toml").read_text())
-    found = runs(current(experiment, read_rows(RESULTS / "noise_scale.jsonl")))
+    rows = read_rows(RESULTS / "noise_scale.jsonl")
+    found = runs(current(read_experiment("noise_scale"), rows))
     grid = [
         each
         for each in found

@@ -25,9 +25,10 @@ import signal
 import subprocess
 import sys
 import time
-import tomllib
 from collections.abc import Iterator
 from typing import Any
+
+from experiment_rows import RESULTS, current, flags_of, read_experiment, read_rows
 
 from trainer.config.flagfile_reader import expand
 from trainer.errors import ExitStatus, UserError
@@ -37,16 +38,10 @@ from trainer.run_dir.metrics import read
 from trainer.sweep.seed_statistics import spread
 from trainer.system.cores import usable
 
-RESULTS = pathlib.Path("docs/results")
 _KEPT = (
     *("diverged", "top1", "loss", "updates", "seconds", "examples_per_second"),
     *("plain", "ema", "versions"),
 )
-
-
-def flags_of(experiment: dict[str, Any], point: str) -> list[str]:
-    """Returns the flags of a point's runs, without the seed."""
-    return [*experiment["points"][point], *experiment["flags"]]
 
 
 def overridden(experiment: dict[str, Any]) -> str:
@@ -78,12 +73,6 @@ def _name(flag: str) -> str:
     return name if equals else name.removeprefix("no")
 
 
-def current(experiment: dict[str, Any], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the rows whose points the experiment has, with the same flags."""
-    wanted = {point: flags_of(experiment, point) for point in experiment["points"]}
-    return [row for row in rows if row["flags"] == wanted.get(row["point"])]
-
-
 def missing(experiment: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[tuple[str, int]]:
     """Yields (point, seed) of each run that has no row, seed by seed."""
     done = {(row["point"], row["seed"]) for row in current(experiment, rows)}
@@ -91,28 +80,6 @@ def missing(experiment: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[
         for point in experiment["points"]:
             if (point, seed) not in done:
                 yield point, seed
-
-
-def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Returns the rows of a .jsonl file; [] if it does not exist."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def finished(name: str, point: str) -> list[dict[str, Any]]:
-    """Returns the rows of a point of the experiment `name` whose runs did not diverge.
-
-    A point of another experiment is written as NAME/POINT.
-
-    Raises:
-      SystemExit: if there is none.
-    """
-    other, _, point = point.rpartition("/")
-    experiment = tomllib.loads((RESULTS / f"{other or name}.toml").read_text())
-    rows = current(experiment, read_rows(RESULTS / f"{other or name}.jsonl"))
-    rows = [row for row in rows if row["point"] == point and "diverged" not in row]
-    if not rows:
-        raise SystemExit(f"{point} has no row in {RESULTS / (other or name)}.jsonl")
-    return rows
 
 
 def run(flags: list[str], seed: int, model_dir: pathlib.Path, seconds: float) -> dict | None:
@@ -274,7 +241,7 @@ def main() -> None:
     parser.add_argument("--points", nargs="+", help="run only these points, in this order")
     parser.add_argument("--table", action="store_true", help="print the results, and run nothing")
     options = parser.parse_args()
-    experiment = tomllib.loads((RESULTS / f"{options.name}.toml").read_text())
+    experiment = read_experiment(options.name)
     path = RESULTS / f"{options.name}.jsonl"
     end = time.monotonic() + 60 * options.minutes
     points = options.points or experiment["points"]

@@ -1,6 +1,6 @@
 """Draws curves of rows of an experiment and of another one, with labels that do not overlap."""
 
-import importlib.util
+import importlib
 import json
 import pathlib
 import subprocess
@@ -9,17 +9,14 @@ import sys
 import numpy as np
 import pytest
 
-SCRIPT = pathlib.Path("scripts/benchmarks/draw_curves.py").resolve()
+SCRIPT = pathlib.Path("scripts/benchmarks/draw_experiment.py").resolve()
 
 
 @pytest.fixture
 def script(monkeypatch):
-    """The script as a module, which imports its neighbour."""
+    """The module of the curves, which imports its neighbour."""
     monkeypatch.syspath_prepend(SCRIPT.parent)
-    spec = importlib.util.spec_from_file_location("draw_curves", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("draw_curves")
 
 
 def test_labels_stand_apart_in_their_order_and_near_their_curves(script):
@@ -75,3 +72,8 @@ def test_the_picture_is_drawn(tmp_path, monkeypatch):
     command = [sys.executable, str(SCRIPT), "small", "--output=small.png"]
     subprocess.run(command, cwd=tmp_path, check=True)
     assert (tmp_path / "small.png").read_bytes().startswith(b"\x89PNG")
+    # An experiment without a picture says so.
+    command[2] = "other"
+    refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "other.toml must have one of the sections [drawn] and [curves]" in refused.stderr

@@ -1,6 +1,6 @@
 """Draws rows of the experiment noise_scale: two seeds of its reference, and one of other points."""
 
-import importlib.util
+import importlib
 import json
 import os
 import pathlib
@@ -18,11 +18,7 @@ SCRIPT = pathlib.Path("scripts/benchmarks/draw_noise_scale.py").resolve()
 def script(monkeypatch):
     """The script as a module, which imports its neighbour."""
     monkeypatch.syspath_prepend(SCRIPT.parent)
-    spec = importlib.util.spec_from_file_location("draw_noise_scale", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("draw_noise_scale")
 
 
 def rows(*points):

@@ -127,7 +127,6 @@ def test_a_flag_of_a_point_that_the_flags_of_all_points_override_is_refused(
 def test_losses_and_seconds_of_a_fork_are_those_of_its_own_updates(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend("scripts/benchmarks")
     script = importlib.import_module("run_experiment")
-    monkeypatch.delitem(sys.modules, "run_experiment")
     begin = {"batch_size": 50, "learning_rate": 0.1, "momentum": 0.9, "noise_scale": 20.0}
     setting = dict(begin)
     rows = []

@@ -115,8 +115,10 @@ def _become(request: dict[str, Any], descriptors: list[int]) -> None:
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
     paths = request["environment"].get("PYTHONPATH", "")
-    sys.path[0:1] = [request["folder"], *filter(None, paths.split(os.pathsep))]
     program, *arguments = request["arguments"]
+    # A module finds its neighbours in the working folder, and a script in its own.
+    first = request["folder"] if request["is_module"] else os.path.dirname(os.path.abspath(program))
+    sys.path[0:1] = [first, *filter(None, paths.split(os.pathsep))]
     sys.argv = [program, *arguments]
     if prepare := pickle.loads(request["preexec"]):
         prepare()
