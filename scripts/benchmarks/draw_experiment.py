@@ -4,7 +4,8 @@ The section [drawn] lists series of points, which are drawn as top-1 against upd
 sample standard deviation over seeds. The grey band is the same of the reference. If runs have an
 average of the parameters, the result without the average is drawn. The section [curves] lists
 points whose top-1 is drawn against epochs, as draw_curves.py says. A point of another experiment is
-written as NAME/POINT.
+written as NAME/POINT. With the section [batch_sizes], all points are drawn by batch size, as
+draw_batch_sizes.py says.
 
     python scripts/benchmarks/draw_experiment.py growth --output=docs/pictures/growth.png
     python scripts/benchmarks/draw_experiment.py schedules --output=docs/pictures/schedules.png
@@ -16,6 +17,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from draw_batch_sizes import drawer as batch_sizes_drawer
 from draw_curves import drawer as curves_drawer
 from experiment_rows import finished, read_experiment
 from matplotlib.figure import Figure
@@ -92,10 +94,11 @@ def main() -> None:
     parser.add_argument("name", help="name of the experiment, as in docs/results/NAME.toml")
     parser.add_argument("--output", type=pathlib.Path, required=True, help="PNG file")
     options = parser.parse_args()
-    experiment, drawers = read_experiment(options.name), {"drawn": drawer, "curves": curves_drawer}
+    experiment = read_experiment(options.name)
+    drawers = {"drawn": drawer, "curves": curves_drawer, "batch_sizes": batch_sizes_drawer}
     sections = drawers.keys() & experiment
     if len(sections) != 1:
-        parser.error(f"{options.name}.toml must have one of the sections [drawn] and [curves]")
+        parser.error(f"{options.name}.toml must have one section of: {', '.join(drawers)}")
     (section,) = sections
     picture = Picture(options.name, "", "", drawers[section](options.name, experiment[section]))
     options.output.write_bytes(png(picture))
