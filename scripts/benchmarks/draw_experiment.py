@@ -5,7 +5,8 @@ sample standard deviation over seeds. The grey band is the same of the reference
 average of the parameters, the result without the average is drawn. The section [curves] lists
 points whose top-1 is drawn against epochs, as draw_curves.py says. A point of another experiment is
 written as NAME/POINT. With the section [batch_sizes], all points are drawn by batch size, as
-draw_batch_sizes.py says.
+draw_batch_sizes.py says. The section [noise_scales] lists points whose measured gradient noise
+scale is drawn, as draw_measured.py says.
 
     python scripts/benchmarks/draw_experiment.py growth --output=docs/pictures/growth.png
     python scripts/benchmarks/draw_experiment.py schedules --output=docs/pictures/schedules.png
@@ -19,6 +20,7 @@ from typing import Any
 
 from draw_batch_sizes import drawer as batch_sizes_drawer
 from draw_curves import drawer as curves_drawer
+from draw_measured import drawer as noise_scales_drawer
 from experiment_rows import finished, read_experiment
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
@@ -95,7 +97,12 @@ def main() -> None:
     parser.add_argument("--output", type=pathlib.Path, required=True, help="PNG file")
     options = parser.parse_args()
     experiment = read_experiment(options.name)
-    drawers = {"drawn": drawer, "curves": curves_drawer, "batch_sizes": batch_sizes_drawer}
+    drawers = {
+        "drawn": drawer,
+        "curves": curves_drawer,
+        "batch_sizes": batch_sizes_drawer,
+        "noise_scales": noise_scales_drawer,
+    }
     sections = drawers.keys() & experiment
     if len(sections) != 1:
         parser.error(f"{options.name}.toml must have one section of: {', '.join(drawers)}")

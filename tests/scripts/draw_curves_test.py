@@ -76,4 +76,7 @@ def test_the_picture_is_drawn(tmp_path, monkeypatch):
     command[2] = "other"
     refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert refused.returncode == 2
-    assert "other.toml must have one section of: drawn, curves, batch_sizes" in refused.stderr
+    assert (
+        "other.toml must have one section of: drawn, curves, batch_sizes, noise_scales"
+        in refused.stderr
+    )
