@@ -1,4 +1,4 @@
-"""Draws measured gradient noise scales and batch sizes against epochs, in panels side by side.
+"""Draws measured gradient noise scales and batch sizes against epochs, in panels one below the other.
 
 A solid line is the gradient noise scale of a point's runs, in Adam's metric if they have it: the
 median of each half epoch, over all seeds. The dashed line of its colour is the batch size.
@@ -12,6 +12,7 @@ from typing import Any
 
 from experiment_rows import finished
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
 from trainer.reports.plots import line
 
@@ -33,7 +34,8 @@ def measured(name: str, point: str) -> Measured:
 
 def draw(figure: Figure, *, panels: Mapping[str, Mapping[str, Measured]]) -> None:
     """Draws a panel for each title, with the points by their names."""
-    every = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    figure.set_figheight(2.6 * len(panels))
+    every = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (title, points) in zip(every, panels.items(), strict=True):
         for i, (name, found) in enumerate(points.items()):
             epochs, sizes, scales = zip(*found, strict=True)
@@ -42,9 +44,9 @@ def draw(figure: Figure, *, panels: Mapping[str, Mapping[str, Measured]]) -> Non
             axes.plot(epochs, sizes, color=colour, linestyle=(0, (2, 1.5)), lw=1.1)
             axes.text(0.03, 0.98 - _LABEL * i, name, color=colour, fontsize=9, **place)
         axes.set_yscale("log")
-        axes.set_xlabel("epoch")
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axes.set_title(title)
-    every[0].set_ylabel("examples")
+    every[-1].set_xlabel("epoch")
 
 
 def drawer(name: str, section: Mapping[str, Any]) -> Callable[[Figure], None]:
