@@ -1,4 +1,4 @@
-"""Draws measured gradient noise scales and batch sizes against epochs, in panels one below the other.
+"""Draws measured gradient noise scales and batch sizes against epochs, a panel below the other.
 
 A solid line is the gradient noise scale of a point's runs, in Adam's metric if they have it: the
 median of each half epoch, over all seeds. The dashed line of its colour is the batch size.
