@@ -25,9 +25,10 @@ Measured = Sequence[tuple[float, float, float]]
 def measured(name: str, point: str) -> Measured:
     """Returns the medians of a point's measurements in each half epoch, over its seeds."""
     halves: dict[int, list[tuple[float, ...]]] = collections.defaultdict(list)
-    for row in finished(name, point):
-        for epoch, batch_size, *noise_scales in row["noise_scales"]:
-            halves[int(2 * epoch)].append((epoch, batch_size, noise_scales[-1]))
+    points = [each for row in finished(name, point) for each in row["noise_scales"]]
+    longest = max(map(len, points))  # A point may lack the noise scale in Adam's metric.
+    for epoch, batch_size, *noise_scales in (each for each in points if len(each) == longest):
+        halves[int(2 * epoch)].append((epoch, batch_size, noise_scales[-1]))
     medians = (map(statistics.median, zip(*halves[half], strict=True)) for half in sorted(halves))
     return [(epoch, batch_size, scale) for epoch, batch_size, scale in medians]
 

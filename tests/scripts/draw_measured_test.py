@@ -19,10 +19,11 @@ def script(monkeypatch, tmp_path):
     results.mkdir(parents=True)
     (results / "small.toml").write_text("flags = []\n[points]\nplain = []\nadam = []\n")
     first = [[0.1, 32, 10.0], [0.2, 32, 30.0], [0.4, 32, 90.0], [0.6, 64, 100.0]]
+    second = [[0.5, 16, 5.0, 7.0], [0.6, 16, 5.0]]
     rows = [
         {"point": "plain", "seed": 0, "flags": [], "noise_scales": first},
         {"point": "plain", "seed": 1, "flags": [], "noise_scales": [[0.7, 64, 300.0]]},
-        {"point": "adam", "seed": 0, "flags": [], "noise_scales": [[0.5, 16, 5.0, 7.0]]},
+        {"point": "adam", "seed": 0, "flags": [], "noise_scales": second},
     ]
     (results / "small.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return importlib.import_module("draw_measured")
