@@ -42,7 +42,8 @@ def draw(figure: Figure, *, panels: Mapping[str, Mapping[str, Measured]]) -> Non
             epochs, sizes, scales = zip(*found, strict=True)
             colour, place = line(i).colour, {"transform": axes.transAxes, "va": "top"}
             axes.plot(epochs, scales, color=colour)
-            axes.plot(epochs, sizes, color=colour, linestyle=(0, (2, 1.5)), lw=1.1)
+            dashes = {"linestyle": (0, (2, 1.5)), "drawstyle": "steps-mid", "lw": 1.1}
+            axes.plot(epochs, sizes, color=colour, **dashes)
             axes.text(0.03, 0.98 - _LABEL * i, name, color=colour, fontsize=9, **place)
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
