@@ -55,6 +55,18 @@ def test_the_program_takes_the_command_line(name, arguments, tmp_path):
         plan.planned(asked, sizes.count_examples)
 
 
+def test_a_run_directory_has_one_meaning_in_all_pages():
+    """Who follows several pages is not refused, because a directory holds another run already."""
+    found = {}
+    for name, arguments in (line.values for line in LINES):
+        folders = [each for each in arguments if each.startswith("--model_dir=runs/")]
+        if name in ("train", "range_test", "sweep") and folders:
+            learned = {*arguments} - {*folders}
+            learned = {a for a in learned if not a.startswith(("--workers", "--strategy"))}
+            found.setdefault(folders[0], set()).add((name, *sorted(learned)))
+    assert {folder: runs for folder, runs in found.items() if len(runs) > 1} == {}
+
+
 def test_each_command_has_a_command_line():
     names = {line.values[0] for line in LINES}
     assert names == {
