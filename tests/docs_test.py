@@ -56,7 +56,7 @@ def test_the_program_takes_the_command_line(name, arguments, tmp_path):
 
 
 def test_a_run_directory_has_one_meaning_in_all_pages():
-    """Who follows several pages is not refused, because a directory holds another run already."""
+    """A reader of several pages is not refused because a directory holds another run already."""
     found = {}
     for name, arguments in (line.values for line in LINES):
         folders = [each for each in arguments if each.startswith("--model_dir=runs/")]

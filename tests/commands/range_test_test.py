@@ -58,7 +58,6 @@ def test_a_range_test_and_again(tmp_path):
     again = range_test(model_dir)
     assert "is finished" in again.stdout
     assert suggestion in again.stdout
-    assert "pretrained" not in again.stdout
 
 
 def test_a_test_that_diverges_is_one(tmp_path):
@@ -67,7 +66,8 @@ def test_a_test_that_diverges_is_one(tmp_path):
     assert "crescendo train: " not in done.stderr
     assert re.search("with learning rate .*: the test ends here\n", done.stdout)
     assert "--warmup_epochs" not in done.stdout + done.stderr
-    assert "--base_learning_rate=" in done.stdout
+    assert "which may be chance" in done.stdout  # Its 33 updates learn nothing.
+    assert "--base_learning_rate=" not in done.stdout
 
 
 def suggestion(folder, capsys, *top1, flags=(), diverged=False):
@@ -94,19 +94,6 @@ def test_only_flags_that_train_accepts_are_suggested(tmp_path, capsys):
     assert "--base_learning_rate" not in none
     wild = suggestion(tmp_path / "wild", capsys, 0.1, 0.5, 0.9, diverged=True)
     assert "raise --range_to" not in wild
-
-
-def test_pretrained_weights_begin_with_a_third_of_the_rate(tmp_path, capsys):
-    printed = suggestion(tmp_path / "run", capsys, 0.1, 0.5, 0.9, flags=["--init_from=runs/a"])
-    # A rate says nothing without its batch.
-    found = re.findall(
-        r"^--base_learning_rate=([0-9.e-]+) (--base_batch_size=\d+ --base_momentum=[0-9.]+)",
-        printed,
-        re.MULTILINE,
-    )
-    ((third, reference), (highest, same)) = ((float(rate), other) for rate, other in found)
-    assert reference == same
-    assert third == pytest.approx(highest / 3, rel=0.01)
 
 
 def test_one_point_suggests_nothing(tmp_path, capsys):

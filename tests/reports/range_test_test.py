@@ -1,19 +1,24 @@
 import io
 import math
 
+import numpy as np
 import pytest
 from matplotlib.image import imread
 
 from trainer.reports.range_test import csv, draw, smoothed, suggest
 
 
-def points(accuracy, n=101):
-    """Returns n points with rates from 1e-4 to 10; `accuracy` takes log10 of the rate."""
+def points(accuracy, n=101, examples=10**6):
+    """Returns n points with rates from 1e-4 to 10, each of `examples` examples.
+
+    `accuracy` takes log10 of the rate.
+    """
     rates = [10 ** (-4 + 5 * i / (n - 1)) for i in range(n)]
-    return [
-        {"update": i + 1, "learning_rate": e, "loss": 2.3, "top1": accuracy(math.log10(e))}
+    found = [
+        {"update": i + 1, "position": (i + 1) * examples, "learning_rate": e, "loss": 2.3}
         for i, e in enumerate(rates)
     ]
+    return [point | {"top1": accuracy(math.log10(point["learning_rate"]))} for point in found]
 
 
 def hill(x):
@@ -29,6 +34,29 @@ def test_the_interval_is_where_accuracy_rises():
     assert found.lowest == pytest.approx(10**-2.8, rel=0.15)
     assert found.highest == pytest.approx(0.1)
     assert "falls to 0.1" in found.why
+
+
+def test_the_interval_ends_where_accuracy_is_as_high_as_chance_lets_us_tell():
+    """The true accuracy is 0.8 from 0.01 to 1, and each point is measured on 32 examples."""
+    random = np.random.default_rng(0)
+
+    def level(x):
+        true = 0.1 if x < -3 else min(0.8, 0.1 + 0.7 * (x + 3)) if x < 0 else 0.8 - 0.5 * x
+        return random.binomial(32, true) / 32
+
+    found = [suggest(points(level, examples=32)) for _ in range(200)]
+    # The smoothed accuracy of a point is 2 and a half standard errors above the mean by chance.
+    highest = np.log10([each.highest for each in found])
+    assert np.quantile(highest, 0.95) < -1.5
+    assert np.quantile(highest, 0.05) > -2.5
+    assert np.std(highest) < 0.25
+    assert all("as high as chance lets us tell" in each.why for each in found)
+
+
+def test_a_gain_that_may_be_chance_suggests_no_rates():
+    found = suggest(points(lambda x: 0.8 if abs(x + 2) < 0.3 else 0.7, examples=10))
+    assert not found.is_found
+    assert "0.700 at 0.0001 and at most 0.800, which may be chance: lower --range_from" in found.why
 
 
 def test_an_early_spike_is_not_the_start():

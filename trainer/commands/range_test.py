@@ -18,9 +18,6 @@ from trainer.system.output import say
 
 _POINTS = 100  # Approximate number of points to log.
 _FEWEST_UPDATES = 20
-# For pretrained weights, the suggested highest rate is divided by this factor, because the
-# undivided rate is too high for the first updates.
-_PRETRAINED = 3
 
 
 def run(config: Config) -> int:
@@ -72,12 +69,6 @@ def _report(config: Config, folder: pathlib.Path) -> None:
         return
     batch_size, momentum = points[0]["batch_size"], points[0]["momentum"]
     reference = f"--base_batch_size={batch_size} --base_momentum={momentum:g}"
-    if config.init_from:
-        say(
-            "for pretrained weights, begin with a third of the highest rate (measured in "
-            "docs/fine-tuning.md):\n"
-            f"--base_learning_rate={found.highest / _PRETRAINED:.3g} {reference}"
-        )
     say(f"see {folder}/range_test.png and .csv; to train with these rates, use:")
     say(f"--base_learning_rate={found.highest:.3g} {reference}")
     if f"{found.lowest:.3g}" != f"{found.highest:.3g}":
