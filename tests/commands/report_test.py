@@ -113,7 +113,7 @@ def test_pictures_beside_the_page_and_paths_behind_flags(capsys, tmp_path):
     page, out, _ = report(capsys, tmp_path, "--pictures", tmp_path / "runs")
     assert page.cells.count("$a^$") == 2
     assert "in $b_$." in page.images[-1]["alt"]
-    pngs = sorted((tmp_path / "report").iterdir())
+    pngs = sorted((tmp_path / "report_pictures").iterdir())
     assert f"{len(pngs)} figures" in out
     assert {png.read_bytes()[:4] for png in pngs} == {b"\x89PNG"}
     assert "eval_top1_epochs.png" in [png.name for png in pngs]
@@ -182,7 +182,7 @@ def test_evaluations_by_class_have_a_section_for_each_run(capsys, tmp_path):
     assert [" ".join(cell.split()) for cell in page.cells].count("cat (1)") == 2
     assert page.cells.count(HOSTILE.replace("\x1b", "\\x1b")) == 2 * 3
     assert sum(image["src"].startswith("data:image/png") for image in page.images) == 2 * 2
-    names = {path.name for path in (tmp_path / "report").iterdir()}
+    names = {path.name for path in (tmp_path / "report_pictures").iterdir()}
     assert {"confusion_0.png", "confusion_1.png", "reliability_1.png"} <= names
 
 

@@ -67,6 +67,9 @@ def test_overlapping_splits_of_a_folder_are_reported(tmp_path):
     assert (
         line == "8 of the 8 pictures of val are in train too, such as index 0 (in train: index 0)"
     )
+    named = dataclasses.replace(some, path="cat/{}.png".format)
+    (line,) = warnings(dataset, None, ("train", named), ("val", named))
+    assert "such as cat/0.png (in train: cat/0.png)" in line
 
 
 def folders_of_files(tmp_path):

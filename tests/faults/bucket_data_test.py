@@ -89,6 +89,8 @@ def test_plan_tells_what_a_run_fetches(place, tmp_path, capsys, monkeypatch):
     runs.train(tmp_path / "run", *run, "--max_batch_size=8", "--stop_at_epoch=0.1")
     status, out, _ = done(capsys, "plan", *flags, "--format=json")
     assert json.loads(out)["data"]["missing_files"] < 10
+    status, _, error = done(capsys, "plan", f"--data_dir={place.url}")
+    assert (status, "fashion_mnist is not prepared in" in error) == (0, True)
 
 
 @needs_mounts

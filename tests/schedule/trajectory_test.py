@@ -178,9 +178,15 @@ def test_the_replica_counts_in_the_message_fit_every_batch_size():
             "the schedule cannot grow the batch, because the initial batch of 32 is not below N/10 "
             "= 24, a tenth of the 240 training images. Use a smaller --initial_batch_size.",
         ),
+        (
+            ["--initial_batch_size=32", "--anneal=cosine", "--anneal_with=batch_size"],
+            639,
+            "N/10 = 63, a tenth of the 639 training images, has no multiple of 32 above the "
+            "initial batch of 32. The learning rate anneals instead. Use a smaller --initial_batch",
+        ),
     ],
 )
-def test_a_batch_above_a_tenth_of_the_examples_warns_of_its_effect(
+def test_a_batch_that_cannot_grow_or_is_above_a_tenth_of_the_examples_warns(
     caplog, arguments, examples, message
 ):
     trajectory(*arguments, "--ghost_batch_size=16", examples=examples)
@@ -190,20 +196,24 @@ def test_a_batch_above_a_tenth_of_the_examples_warns_of_its_effect(
 def test_a_maximum_that_no_batch_reaches_does_not_warn(caplog):
     trajectory("--max_batch_size=6400")
     trajectory("--max_batch_size=6400", "--anneal_with=batch_size")  # --anneal=constant
+    grows = ["--initial_batch_size=32", "--anneal=cosine", "--anneal_with=batch_size"]
+    trajectory(*grows, examples=640)
+    trajectory(*grows, "--max_batch_size=32", examples=639)
+    trajectory(*grows, "--anneal_with=learning_rate", examples=639)
     assert "N/10" not in caplog.text
 
 
 @pytest.mark.parametrize(
     ("arguments", "remedy"),
     [
-        (["--initial_batch_size=640"], "examples: lower --initial_batch_size, to a batch"),
+        (["--initial_batch_size=640"], "examples: lower --initial_batch_size. Take a batch of"),
         (["--initial_learning_rate=1"], "lower --initial_learning_rate, or give --initial_batch"),
-        (["--momentum=0.98"], "examples: lower --momentum, or give --initial_batch_size, to"),
+        (["--momentum=0.98"], "examples: lower --momentum, or give --initial_batch_size. T"),
         (
             ["--base_batch_size=640"],
-            "examples: give --initial_batch_size, to a batch of at most 60",
+            "examples: give --initial_batch_size. Take a batch of at most 60",
         ),
-        (["--max_batch_size=640"], "examples: lower --max_batch_size, to a batch of at most 60,"),
+        (["--max_batch_size=640"], "lower --max_batch_size. Take a batch of at most 60, a tenth"),
     ],
 )
 def test_a_batch_above_the_examples_is_refused_with_the_flag_that_made_it(arguments, remedy):

@@ -129,7 +129,7 @@ def test_two_workers_start_from_what_the_chief_has_read(uninterrupted, tmp_path)
     ("init_from", "message"),
     [
         ("{run}/nowhere", "--init_from={run}/nowhere does not exist."),
-        ("{run}@77", "--checkpoint=77 does not exist"),
+        ("{run}@77", "--init_from={run}@77 does not exist: checkpoints of updates "),
         ("@best", "--init_from=@best does not exist."),
         ("{run}/checkpoints", "is not a run directory"),
         ("{run}/model.keras", "--init_from={run}/model.keras cannot be read: No such file"),

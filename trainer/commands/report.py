@@ -42,7 +42,7 @@ def run(config: Config) -> int:
         output.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(output, html)
         if config.pictures:
-            beside = output.with_suffix("")
+            beside = output.with_name(f"{output.stem}_pictures")
             beside.mkdir(exist_ok=True)
             for picture in pictures:
                 write_atomic(beside / f"{picture.name}.png", png(picture))

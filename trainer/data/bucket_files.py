@@ -13,6 +13,7 @@ from trainer.data.bucket.folder import BucketFolder, readable_size
 from trainer.data.bucket.placeholders import is_placeholder
 from trainer.data.tfds.splits import count_split
 from trainer.errors import UserError
+from trainer.system.output import log
 
 _LISTED = 1000  # Objects that one request lists.
 
@@ -83,6 +84,7 @@ def _of_set(config: Config) -> list[str]:
 
     builder = prepare.find_builder(config.dataset, config.data_dir)
     if not prepare.is_prepared(builder):
+        log(f"{config.dataset} is not prepared in {config.data_dir}: train refuses it")
         return []
     formats = set_files.formats(builder)
     indexed = set_files.ARRAY_RECORD in formats

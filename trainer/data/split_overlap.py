@@ -75,10 +75,10 @@ def identical(
 ) -> list[tuple[str, str]] | None:
     """Returns pairs (name in `training`, name in `evaluation`) of equal pictures.
 
-    If both splits are in memory and have the same image size, their decoded pixels are compared,
-    and the names are indices. Otherwise, the bytes of the files are compared, and the names are
-    paths. Unreadable files are skipped. The result is None if the splits are too large, or if the
-    files of the pictures are not known.
+    If both splits are in memory and have the same image size, their decoded pixels are compared.
+    Otherwise, the bytes of the files are compared. The names are paths, or indices if the files are
+    not known. Unreadable files are skipped. The result is None if the splits are too large, or if
+    they cannot be compared because the files are not known.
     """
     if (
         isinstance(training, InMemoryDataset)
@@ -112,8 +112,9 @@ def _pairs(
 
 
 def _pixel_digests(source: InMemoryDataset) -> Iterator[tuple[bytes, str]]:
+    name = source.path or "index {}".format
     for at, image in enumerate(source.images):
-        yield _digest(image.tobytes()), f"index {at}"
+        yield _digest(image.tobytes()), name(at)
 
 
 def _sizes(source: InMemoryDataset | IndexedDataset, path: Callable[[int], str]) -> dict[str, int]:

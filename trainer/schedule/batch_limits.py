@@ -35,8 +35,15 @@ def largest_batch(
         )
     check_fits(largest, examples, "lower --max_batch_size")
     used = largest if grows(config) else start.batch_size
-    if warns and used > examples / 10 and config.anneal != "range_test":
-        logging.warning("%s", _above_a_tenth(config, start, used, examples))
+    if warns and config.anneal != "range_test":
+        if used > examples / 10:
+            logging.warning("%s", _above_a_tenth(config, start, used, examples))
+        elif config.max_batch_size is None and grows(config) and largest == start.batch_size:
+            reason = (
+                f"N/10 = {examples // 10}, a tenth of the {examples:,} training images, has no "
+                f"multiple of {smallest} above the initial batch of {start.batch_size}"
+            )
+            logging.warning("%s", _cannot_grow(config, start, reason))
     return largest
 
 
@@ -49,28 +56,40 @@ def grows(config: Config) -> bool:
     return config.anneal == "measured" or (config.anneal != "constant" and anneal_floor(config) < 1)
 
 
+def _cannot_grow(config: Config, start: Setting, reason: str) -> str:
+    """Returns a warning that the schedule cannot grow the batch."""
+    instead = "" if config.anneal == "measured" else " The learning rate anneals instead."
+    return (
+        f"the schedule cannot grow the batch, because {reason}.{instead} "
+        f"Use a smaller {_smaller_batch(config, start)}."
+    )
+
+
+def _smaller_batch(config: Config, start: Setting) -> str:
+    """Returns the flags that make the initial batch smaller."""
+    # A batch cannot be below a ghost batch.
+    both = start.batch_size == config.ghost_batch_size
+    return "--initial_batch_size" + (" and --ghost_batch_size" if both else "")
+
+
 def _above_a_tenth(config: Config, start: Setting, largest: int, examples: int) -> str:
     """Returns a warning about a largest batch above N/10 (Smith et al. 2018, section 5)."""
     tenth = f"N/10 = {examples // 10}"
-    lower = "--initial_batch_size"
-    if start.batch_size == config.ghost_batch_size:  # A batch cannot be below a ghost batch.
-        lower += " and --ghost_batch_size"
     if not grows(config):
         return (
             f"a batch of {largest} costs accuracy, because it is above {tenth}, a tenth "
-            f"of the {examples:,} training images: use a smaller {lower}."
+            f"of the {examples:,} training images: use a smaller {_smaller_batch(config, start)}."
         )
     if config.max_batch_size is not None:
         return (
             f"--max_batch_size={largest} is above {tenth}: batches above a tenth of the N = "
             f"{examples:,} training examples cost accuracy. Lower --max_batch_size."
         )
-    instead = "" if config.anneal == "measured" else " The learning rate anneals instead."
-    return (
-        "the schedule cannot grow the batch, because the initial batch of "
-        f"{start.batch_size} is not below {tenth}, a tenth of the {examples:,} training "
-        f"images.{instead} Use a smaller {lower}."
+    reason = (
+        f"the initial batch of {start.batch_size} is not below {tenth}, a tenth of the "
+        f"{examples:,} training images"
     )
+    return _cannot_grow(config, start, reason)
 
 
 def check_start(config: Config, start: Setting, examples: int) -> None:
@@ -90,8 +109,9 @@ def check_fits(batch_size: int, examples: int, remedy: str) -> None:
     """Raises a UserError if `batch_size` is above `examples`, the number of training examples."""
     if batch_size > examples:
         raise UserError(
-            f"a batch of {batch_size} is larger than the {examples} training examples: {remedy}, "
-            f"to a batch of at most {max(1, examples // 10)}, a tenth of the examples."
+            f"a batch of {batch_size} is larger than the {examples} training examples: {remedy}. "
+            f"Take a batch of at most {max(1, examples // 10)}, a tenth of the examples, and a "
+            "--ghost_batch_size that divides it."
         )
 
 

@@ -149,9 +149,13 @@ def _of_run(path: pathlib.Path) -> Source:
     config = command_line.parse("evaluate", given)
     config = model_source.with_kept_flags("evaluate", config, given)
     strategy = tf.distribute.OneDeviceStrategy("CPU:0")
-    model, data, _, update = setup.restore(
-        config, folder, strategy, BadExamples(config.skip_bad_examples)
-    )
+    try:
+        model, data, _, update = setup.restore(
+            config, folder, strategy, BadExamples(config.skip_bad_examples)
+        )
+    except UserError as error:  # The user has not given --checkpoint.
+        message = str(error).replace(given[1], f"--init_from={path}")
+        raise UserError(message.replace("another with --checkpoint", "another")) from error
     tensors = _values(model)
     averaged = "the average at " if evaluated_with(config) == EMA else ""
     return Source(

@@ -47,6 +47,15 @@ def test_a_set_without_an_index_is_converted_once(write_set, capsys):
     )
 
 
+def test_a_set_is_read_from_the_files_that_are_there(write_set):
+    examples = colour_examples(30)
+    data_dir = write_set("colour", FEATURES, {"train": examples})
+    assert convert("colour", data_dir)
+    (old,) = pathlib.Path(data_dir).glob("colour/*/*.tfrecord-*")
+    old.unlink()
+    np.testing.assert_array_equal(load("colour", "train", data_dir, None).images, stacked(examples))
+
+
 def test_a_set_too_large_for_memory_is_read_by_index(write_set, monkeypatch):
     examples = colour_examples(50)
     monkeypatch.setattr(os, "sysconf", lambda _: 90)  # 8,100 bytes of memory; an image has 72

@@ -15,9 +15,15 @@ TFRECORD = tfds.core.FileFormat.TFRECORD
 
 
 def formats(builder: tfds.core.DatasetBuilder) -> set[tfds.core.FileFormat]:
-    """Returns the file formats in which a set is prepared."""
+    """Returns the file formats in which a set is prepared, without those whose files are missing.
+
+    If no format has a file, all formats are returned that the set's description names.
+    """
     others = builder.info.as_proto.alternative_file_formats
-    return {builder.info.file_format, *map(tfds.core.FileFormat, others)}
+    described = {builder.info.file_format, *map(tfds.core.FileFormat, others)}
+    files = os.listdir(builder.data_path)
+    there = {one for one in described if any(f".{one.file_suffix}" in file for file in files)}
+    return there or described
 
 
 def build_command(dataset: str) -> str:
