@@ -72,13 +72,14 @@ def test_other_data_are_refused_on_resume(tmp_path):
         train(tmp_path / "run", class_names=NAMES)
 
 
-def test_a_finished_run_refuses_other_data_too(on_arrays):
+def test_a_finished_run_refuses_other_data_too(on_arrays, logged):
     folder, result = on_arrays
     assert train(folder, class_names=NAMES) == result
     images, labels = arrays(320)
     images[9, 0, 0, 0] ^= 1
     with pytest.raises(trainer.UserError, match="other images or labels"):
         train(folder, (images, labels), class_names=NAMES)
+    assert sum("is finished" in line for line in logged) == 1
 
 
 def test_a_fork_goes_on_with_the_same_data(tmp_path, on_arrays, capsys):

@@ -235,7 +235,7 @@ def test_odd_names_survive_in_every_format(capsys, run, tmp_path):
         (["--model_dir={0}", "{0}/x.jpg"], "x.jpg cannot be read: No such file or directory"),
         (["--model_dir={0}", "{1}", "--top_k=4"], "--top_k=4 is above the model's 3 classes"),
         (["--model_dir={0}/export", "{1}"], "is an export: use `evaluate --export_dir="),
-        (["{1}"], "--model_dir is missing"),
+        (["{1}"], "evaluate and predict also take an export, --export_dir"),
         (["--export_dir={0}", "{1}"], "is not an export"),
         (["--model_dir={0}", "--eval_split=val", "{1}"], "--eval_split is a flag of plan, "),
     ],

@@ -135,15 +135,15 @@ def _train_in(
         ended = results.ended(path)
         end: End = ended
         if ended is not None:
+            if python_objects.given().examples:
+                from trainer.training import setup  # Imports TensorFlow.
+
+                setup.check_finished(config, path)
             ranges = config.anneal == "range_test"  # The best top-1 of a range test is not useful.
             best = f"; {_best(ended)}" if ended.get("best") and not ranges else ""
             log(f"{path} is finished: {_last(ended)} in {ended['updates']} updates{best}")
             if config.profile_updates:
                 log("--profile_updates records nothing, because no update is left to train")
-            if python_objects.given().examples:
-                from trainer.training import setup  # Imports TensorFlow.
-
-                setup.check_finished(config, path)
         try:
             # Other workers wait for the chief, even if the run is finished.
             if ended is None or worker:

@@ -31,7 +31,10 @@ def run(config: Config) -> pathlib.Path:
     elif os.sep in config.checkpoint:
         folder = pathlib.Path(config.checkpoint).parent.parent  # <run>/checkpoints/<update>
     else:
-        raise UserError("--model_dir is missing: name a run's directory, as in runs/first.")
+        raise UserError(
+            "--model_dir is missing: name a run's directory, as in runs/first; evaluate and "
+            "predict also take an export, --export_dir."
+        )
     if is_export(folder):
         raise UserError(
             f"{folder} is an export: use `evaluate --export_dir={folder}`, or `predict` with this "

@@ -215,7 +215,8 @@ def _suggest(name: str) -> str:
     examples = ["wide_resnet_16_4", "vit_s_16"]
     known = [*application.constructors(), *_OWN, *application.ALIASES, *examples]
     near = difflib.get_close_matches(plain(name), set(map(plain, known)), n=3, cutoff=0.6)
-    own = ", ".join(["wide_resnet_<depth>_<width>", "vit_<ti|s|b>_<patch>", *_OWN])
+    named = [*_OWN, *application.ALIASES]
+    own = ", ".join(["wide_resnet_<depth>_<width>", "vit_<ti|s|b>_<patch>", *named])
     forms = f"{own}, a name in keras.applications or module:function"
     if not near:
         return f"it is {forms}"
