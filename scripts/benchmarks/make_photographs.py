@@ -51,8 +51,8 @@ def region(name: str, split: str) -> Image.Image:
     """Returns the part of a photograph that belongs to a split."""
     package, path = PHOTOGRAPHS[name]
     spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        sys.exit(f"{package} is missing: run pip install scikit-image scikit-learn")
+    assert spec
+    assert spec.origin
     image = Image.open(pathlib.Path(spec.origin).parent / path).convert("RGB")
     middle = round(SPLIT_AT * image.width)
     left, right = (0, middle) if split == "train" else (middle, image.width)
@@ -103,6 +103,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.folder.exists():
         sys.exit(f"{arguments.folder} exists already: give another folder")
+    for package in {package for package, _ in PHOTOGRAPHS.values()}:
+        if importlib.util.find_spec(package) is None:
+            sys.exit(f"{package} is missing: run pip install scikit-image scikit-learn")
     with concurrent.futures.ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         for split, count in (("train", arguments.train), ("val", arguments.val)):
             folder = arguments.folder / split

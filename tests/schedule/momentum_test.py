@@ -98,7 +98,7 @@ def test_the_momentum_falls_before_the_rate():
             "with --anneal=measured",
         ),
         (["--momentum_warmup_epochs=4", "--optimizer=adam"], "another optimizer than adam"),
-        (["--momentum_warmup_epochs=4", "--scaling=sqrt"], "--scaling=linear"),
+        (["--momentum_warmup_epochs=4", "--scaling=sqrt"], "use --scaling=linear, or leave"),
         (
             ["--momentum_warmup_epochs=4", "--initial_batch_size=3200", "--ghost_batch_size=33"],
             "33",

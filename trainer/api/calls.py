@@ -12,6 +12,7 @@ from trainer.run_dir import bucket_reading, fork_source, model_source
 from trainer.system import output
 
 TRAINING = ("train", "range_test", "sweep")  # Commands that train.
+_ONE_RUN = ("train", "range_test", "plan")  # Commands that ignore a flagfile's --sweep.
 
 
 @contextlib.contextmanager
@@ -31,6 +32,8 @@ def configured(name: str, flags: Sequence[str], *, only_reads: bool = False) -> 
     asked = command_line.parse(name, flags)
     # Messages of the other commands go to stderr, with the name in front.
     output.log_to(None if name in TRAINING else name)
+    if asked.sweep and name in _ONE_RUN:  # On the command line itself, the flag is refused.
+        output.log("--sweep of the flagfile is ignored: the command sweep trains its points")
     open_folders.keep_in(asked.cache_dir)
     with bucket_reading.local_runs(name, asked, only_reads) as local, _quiet_retracing():
         config = model_source.with_kept_flags(name, local, flags)

@@ -33,6 +33,7 @@ End = dict[str, Any] | StopReason | NonFiniteLossError | None
 # What to do if a file of the run cannot be written, by errno.
 _REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free disk space"),
+    errno.EFBIG: "Raise the limit, ulimit -f",
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Make it writable"),
 }
 _STATUSES = {
@@ -116,7 +117,10 @@ def train(
         return _train_in(path, config, worker, stops, report)
     seconds = config.worker_timeout
     with bucket_run.owned(url, config.cache_dir, seconds, stops.watched) as run:
-        return _train_in(run.path, config, worker, stops, report, run.lost)
+        end = _train_in(run.path, config, worker, stops, report, run.lost)
+        if end is StopReason.SIGNAL:
+            run.signalled.set()
+        return end
 
 
 def _train_in(
@@ -195,8 +199,9 @@ def _train(
             return error
         if end is StopReason.WORKERS and should_stop():
             end = StopReason.SIGNAL  # The signal came after the decision.
+        named = config.model_dir or str(path)  # Of a run in a bucket, its URL.
         if end is StopReason.SIGNAL:
-            log(f"stopped, with a checkpoint; the same command resumes the run in {path}")
+            log(f"stopped, with a checkpoint; the same command resumes the run in {named}")
         elif end is StopReason.EPOCH:
             log(f"stopped at --stop_at_epoch={config.stop_at_epoch:g}, with a checkpoint")
         elif end is StopReason.WORKERS:
@@ -205,12 +210,10 @@ def _train(
             found = f"{_last(end)} in {end['updates']} updates"
             log(f"{found}; see {path}/result.json")
             if config.anneal != "range_test":
-                command = f"python -m trainer export --model_dir={shlex.quote(str(path))}"
+                command = f"python -m trainer export --model_dir={shlex.quote(named)}"
                 how = f"{command} --checkpoint=best writes its model"
                 if config.model == python_name.NAME:  # The command cannot build this model.
-                    how = (
-                        f"trainer.load({str(path)!r}, checkpoint='best', model=...) loads its model"
-                    )
+                    how = f"trainer.load({named!r}, checkpoint='best', model=...) loads its model"
                 log(f"{_best(end)}; {how}")
     return end
 

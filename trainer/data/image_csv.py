@@ -201,7 +201,7 @@ def _check_exist(table: Table, rows: Iterable[_Row], folder: str) -> None:
         verb = "do" if more else "does"
         raise table.error(
             line,
-            f"{printable(path)}{more} {verb} not exist in {printable(folder)}",
+            f"{printable(path)}{more} {verb} not exist in {printable(os.path.abspath(folder))}",
             "Correct the paths, which start from the CSV file's folder, or delete the lines.",
         )
 

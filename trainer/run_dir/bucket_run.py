@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import pathlib
 import socket
+import threading
 from collections.abc import Callable, Iterator
 
 from trainer.buckets import lease as leases
@@ -38,10 +39,13 @@ class OwnedRun:
     Attributes:
       path: the run's local directory.
       lost: returns how this process lost the run to another process; "" if it still owns the run.
+      signalled: set by the caller if a signal ended the run; the last copy then waits less long for
+        a bucket that does not answer.
     """
 
     path: pathlib.Path
     lost: Callable[[], str]
+    signalled: threading.Event = dataclasses.field(default_factory=threading.Event)
 
 
 @contextlib.contextmanager
@@ -73,8 +77,9 @@ def owned(
         log(f"the run is in {path}, and is copied to {url}")
         mirror = Mirror(objects, path, lease.claim.generation, keep_lower=not complete)
         thread = MirrorThread(mirror, path, lease, str(url))
+        run = OwnedRun(path, lease.lost)
         try:
-            yield OwnedRun(path, lease.lost)
+            yield run
         except BaseException:
             try:
                 thread.close(lambda: True)
@@ -83,7 +88,7 @@ def owned(
             raise
         with watched() as stopped:
             stopped()  # From here on, a first signal does not end the process at once.
-            thread.close(stopped)
+            thread.close(lambda: run.signalled.is_set() or stopped())
 
 
 @contextlib.contextmanager

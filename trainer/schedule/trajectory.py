@@ -264,9 +264,11 @@ def _first_momentum(config: Config, start: Setting, reference: Setting, scaling:
     }
     given = [name for name, value in flags.items() if value is not None]
     if given and scaling != noise_scale.LINEAR:
+        adaptive = config.optimizer in ADAPTIVE
+        remedy = f"another optimizer than {config.optimizer}" if adaptive else "--scaling=linear"
         raise UserError(
-            f"{given[0]} needs the linear scaling rule of SGD: use --scaling=linear and "
-            f"another optimizer than {config.optimizer}, or leave {given[0]} out."
+            f"{given[0]} needs the linear scaling rule of SGD: use {remedy}, or leave "
+            f"{given[0]} out."
         )
     if config.momentum_to is not None and (
         config.anneal_with != "batch_size" or config.momentum_to > start.momentum
