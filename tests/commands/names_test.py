@@ -39,7 +39,7 @@ def test_a_run_lives_in_a_folder_of_any_name(tmp_path, capsys):
     program("plan", f"--model_dir={run}", *FLAGS, f"--plot={plot}")
     for of in (f"--model_dir={run}", f"--export_dir={export}"):
         assert program("predict", of, str(plot)).startswith(f"{plot}  ")
-    folders = {run, export, page, page.with_suffix(""), plot}
+    folders = {run, export, page, tmp_path / f"{NAME}_pictures", plot}
     assert set(tmp_path.iterdir()) == folders
 
 

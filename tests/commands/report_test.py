@@ -119,6 +119,17 @@ def test_pictures_beside_the_page_and_paths_behind_flags(capsys, tmp_path):
     assert "eval_top1_epochs.png" in [png.name for png in pngs]
 
 
+def test_pictures_of_a_page_beside_the_runs_stay_out_of_their_folder(capsys, tmp_path):
+    """They were written between the runs of a sweep, or beside a run's checkpoints."""
+    runs, page = tmp_path / "sizes", tmp_path / "sizes.html"
+    write(runs / "a")
+    before = sorted(runs.rglob("*"))
+    status, _, error = done(capsys, "report", str(runs), f"--output={page}", "--pictures")
+    assert status == 0, error
+    assert sorted(runs.rglob("*")) == before
+    assert list((tmp_path / "sizes_pictures").glob("*.png"))
+
+
 def test_the_same_runs_make_the_same_page(capsys, tmp_path):
     write(tmp_path / "a")
     one, _, _ = report(capsys, tmp_path, tmp_path / "a")
