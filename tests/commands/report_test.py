@@ -120,7 +120,7 @@ def test_pictures_beside_the_page_and_paths_behind_flags(capsys, tmp_path):
 
 
 def test_pictures_of_a_page_beside_the_runs_stay_out_of_their_folder(capsys, tmp_path):
-    """They were written between the runs of a sweep, or beside a run's checkpoints."""
+    """The pictures were written between the runs of a sweep, or beside a run's checkpoints."""
     runs, page = tmp_path / "sizes", tmp_path / "sizes.html"
     write(runs / "a")
     before = sorted(runs.rglob("*"))
