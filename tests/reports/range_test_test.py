@@ -50,13 +50,29 @@ def test_the_interval_ends_where_accuracy_is_as_high_as_chance_lets_us_tell():
     assert np.quantile(highest, 0.95) < -1.5
     assert np.quantile(highest, 0.05) > -2.5
     assert np.std(highest) < 0.25
-    assert all("as high as chance lets us tell" in each.why for each in found)
+    assert all("within 3 standard errors of its highest" in each.why for each in found)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.5, 0.75), (0.5, 0.8)])
+def test_a_first_batch_that_is_right_by_chance_decides_nothing(low, high):
+    random = np.random.default_rng(1)
+
+    def rising(x):
+        return random.binomial(10, low + (high - low) * min(1, max(0, (x + 3) / 1.5))) / 10
+
+    found = [suggest(points(rising, examples=10)) for _ in range(300)]
+    suggested = [each for each in found if each.is_found]
+    assert len(suggested) > 0.98 * len(found)
+    assert np.mean([each.highest < 10**-3.5 for each in suggested]) < 0.01
+    for each in suggested:
+        assert each.lowest <= each.highest
+        assert each.why.startswith(f"from {each.lowest:.3g} on")
 
 
 def test_a_gain_that_may_be_chance_suggests_no_rates():
     found = suggest(points(lambda x: 0.8 if abs(x + 2) < 0.3 else 0.7, examples=10))
     assert not found.is_found
-    assert "0.700 at 0.0001 and at most 0.800, which may be chance: lower --range_from" in found.why
+    assert "0.700 at first and at most 0.800, which may be chance: raise --epochs" in found.why
 
 
 def test_an_early_spike_is_not_the_start():

@@ -181,8 +181,8 @@ def test_the_replica_counts_in_the_message_fit_every_batch_size():
         (
             ["--initial_batch_size=32", "--anneal=cosine", "--anneal_with=batch_size"],
             639,
-            "N/10 = 63, a tenth of the 639 training images, has no multiple of 32 above the "
-            "initial batch of 32. The learning rate anneals instead. Use a smaller --initial_batch",
+            "no multiple of 32 lies between the initial batch of 32 and N/10 = 63, a tenth of the "
+            "639 training images. The learning rate anneals instead. Use a smaller --initial_batch",
         ),
     ],
 )

@@ -293,7 +293,7 @@ class Config(RunFlags):
         repeated=True,
     )
     output: str = _report("report.html", "Path of the page, a .html file.", problem=_page)
-    pictures: bool = _report(False, "Also write the figures as PNG files, in a folder beside it.")
+    pictures: bool = _report(False, "Also write the figures as PNG files, beside the page.")
 
 
 # All flags by name, in the order of Config's fields.

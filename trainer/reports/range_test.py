@@ -5,9 +5,10 @@ two rates off the plot by eye. At the lower rate, accuracy begins to rise. At th
 accuracy rises more slowly, gets ragged or falls. This module finds two such rates by a rule, from
 accuracies that are smoothed over five points.
 
-Accuracy often hardly changes over a wide range of rates, and chance decides where it is highest:
-in repeated tests, at 0.16 to 0.93 for 262 photographs and pretrained weights, of which 0.31 already
-ruined the weights. So the higher rate is where accuracy is first as high as chance allows to tell.
+Accuracy often hardly changes over a wide range of rates, and chance decides where it is highest.
+With 262 photographs and pretrained weights, it was highest at 0.16, 0.32 and 0.93 in three tests,
+and training with 0.31 ruined the weights. So the higher rate is the lowest one whose accuracy does
+not differ from the highest by more than chance.
 """
 
 import dataclasses
@@ -78,23 +79,26 @@ def suggest(points: Sequence[Point], state: str = "finished") -> Interval:
         return Interval(rates[0], rates[0], why, is_found=False)
     error = _standard_error(points, accuracies[best])
     enough = accuracies[best] - _ERRORS * error
-    last = next(i for i, top1 in enumerate(accuracies) if top1 >= enough)
-    if not last:
+    # The values before have fewer neighbours, and so larger errors.
+    whole_windows = range(min(_REACH, best), best + 1)
+    last = next(i for i in whole_windows if accuracies[i] >= enough)
+    if last == _REACH < best:
         why = (
-            f"training top1 is {begin} at {rates[0]:.3g} and at most {highest}, which may be "
-            "chance: lower --range_from or raise --epochs."
+            f"training top1 is {accuracies[last]:.3f} at first and at most {highest}, which may be "
+            "chance: raise --epochs. If pretrained weights are as good as they get, keep the "
+            "recipe's rate."
         )
         return Interval(rates[0], rates[0], why, is_found=False)
     start = accuracies[0] + _STARTED * (accuracies[best] - accuracies[0])
     # Noise may lift single values above `start`, so `first` follows the last value below `start`.
-    first = max((i + 1 for i, top1 in enumerate(accuracies[:best]) if top1 < start), default=0)
+    first = max((i + 1 for i, top1 in enumerate(accuracies[:last]) if top1 < start), default=0)
     end = f"falls to {after} at higher rates" if after != highest else _NO_FALL.get(state, _NOT_YET)
-    near = f"at {rates[last]:.3g}, it is as high as chance lets us tell; " if last < best else ""
+    near = f"at {rates[last]:.3g}, it is within {_ERRORS} standard errors of its highest; "
     why = (
         f"from {rates[first]:.3g} on, training top1 has made a tenth of its gain, to {start:.3f}; "
-        f"{near}it is highest, {highest}, at {rates[best]:.3g}, and {end}."
+        f"{near if last < best else ''}it is highest, {highest}, at {rates[best]:.3g}, and {end}."
     )
-    return Interval(min(rates[first], rates[last]), rates[last], why)
+    return Interval(rates[first], rates[last], why)
 
 
 def _standard_error(points: Sequence[Point], top1: float) -> float:

@@ -20,7 +20,7 @@ def largest_batch(
       start: batch size, learning rate and momentum without annealing and warm-ups.
       smallest: smallest batch of the run, in examples; a momentum warm-up begins with it.
       examples: N, the number of training examples.
-      warns: whether to report a result above N/10.
+      warns: whether to report a result above N/10, and a batch that cannot grow.
 
     Raises:
       UserError: if --max_batch_size is below the initial batch size, or the result is above N.
@@ -40,8 +40,8 @@ def largest_batch(
             logging.warning("%s", _above_a_tenth(config, start, used, examples))
         elif config.max_batch_size is None and grows(config) and largest == start.batch_size:
             reason = (
-                f"N/10 = {examples // 10}, a tenth of the {examples:,} training images, has no "
-                f"multiple of {smallest} above the initial batch of {start.batch_size}"
+                f"no multiple of {smallest} lies between the initial batch of {start.batch_size} "
+                f"and N/10 = {examples // 10}, a tenth of the {examples:,} training images"
             )
             logging.warning("%s", _cannot_grow(config, start, reason))
     return largest
@@ -57,7 +57,7 @@ def grows(config: Config) -> bool:
 
 
 def _cannot_grow(config: Config, start: Setting, reason: str) -> str:
-    """Returns a warning that the schedule cannot grow the batch."""
+    """Returns a warning that the schedule cannot grow the batch above the initial batch."""
     instead = "" if config.anneal == "measured" else " The learning rate anneals instead."
     return (
         f"the schedule cannot grow the batch, because {reason}.{instead} "

@@ -155,7 +155,8 @@ def _of_run(path: pathlib.Path) -> Source:
         )
     except UserError as error:  # The user has not given --checkpoint.
         message = str(error).replace(given[1], f"--init_from={path}")
-        raise UserError(message.replace("another with --checkpoint", "another")) from error
+        message = message.replace(", an update, or the path of a checkpoint", " or an update")
+        raise UserError(message) from error
     tensors = _values(model)
     averaged = "the average at " if evaluated_with(config) == EMA else ""
     return Source(

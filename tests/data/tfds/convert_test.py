@@ -56,6 +56,17 @@ def test_a_set_is_read_from_the_files_that_are_there(write_set):
     np.testing.assert_array_equal(load("colour", "train", data_dir, None).images, stacked(examples))
 
 
+def test_deleted_files_are_converted_again(write_set):
+    data_dir = write_set("colour", FEATURES, {"train": colour_examples(30)})
+    folder = convert("colour", data_dir)
+    before = (folder / "dataset_info.json").read_text()
+    (new,) = folder.glob("*.array_record-*")
+    new.unlink()
+    assert convert("colour", data_dir) == folder
+    assert new.exists()
+    assert (folder / "dataset_info.json").read_text() == before
+
+
 def test_a_set_too_large_for_memory_is_read_by_index(write_set, monkeypatch):
     examples = colour_examples(50)
     monkeypatch.setattr(os, "sysconf", lambda _: 90)  # 8,100 bytes of memory; an image has 72

@@ -118,6 +118,8 @@ def _copy_all(files: list[tuple[str, str, int]]) -> None:
 
 def _describe(builder: tfds.core.DatasetBuilder, folder: pathlib.Path) -> None:
     """Adds ArrayRecord to the set's description, and replaces the description's file atomically."""
+    if set_files.ARRAY_RECORD in set_files.described(builder):  # Its files had been deleted.
+        return
     description = builder.info.as_proto
     description.alternative_file_formats.append(set_files.ARRAY_RECORD.value)
     with tempfile.TemporaryDirectory(dir=folder) as new:

@@ -15,15 +15,18 @@ TFRECORD = tfds.core.FileFormat.TFRECORD
 
 
 def formats(builder: tfds.core.DatasetBuilder) -> set[tfds.core.FileFormat]:
-    """Returns the file formats in which a set is prepared, without those whose files are missing.
+    """Returns the file formats of a prepared set, without those that have no file.
 
     If no format has a file, all formats are returned that the set's description names.
     """
+    found, files = described(builder), os.listdir(builder.data_path)
+    return {one for one in found if any(f".{one.file_suffix}" in file for file in files)} or found
+
+
+def described(builder: tfds.core.DatasetBuilder) -> set[tfds.core.FileFormat]:
+    """Returns the file formats that the description of a set names."""
     others = builder.info.as_proto.alternative_file_formats
-    described = {builder.info.file_format, *map(tfds.core.FileFormat, others)}
-    files = os.listdir(builder.data_path)
-    there = {one for one in described if any(f".{one.file_suffix}" in file for file in files)}
-    return there or described
+    return {builder.info.file_format, *map(tfds.core.FileFormat, others)}
 
 
 def build_command(dataset: str) -> str:
