@@ -156,7 +156,7 @@ def test_a_range_test_is_no_condition_and_names_alone_break(capsys, tmp_path):
     assert page.text.count("<td>1,200</td>") == 2
     assert "Learning rate range tests" in page.titles
     assert "2 runs, 1 condition<" in page.text
-    assert re.search(r"Suggested learning rates: 0.00[0-9]+ to 8\.19", page.images[-1]["alt"])
+    assert re.search(r"Suggested learning rates: 0.00[0-9]+ to 2\.05", page.images[-1]["alt"])
 
 
 def test_a_run_that_diverged_at_once_is_compared(capsys, tmp_path):

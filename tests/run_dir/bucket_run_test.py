@@ -1,5 +1,7 @@
 """A run in a bucket that its process owns, whose bucket does not answer at the end."""
 
+import os
+import signal
 import time
 
 import pytest
@@ -14,7 +16,11 @@ def stopped_while_the_bucket_is_away(place, folder):
     with bucket_run.owned(url.parse(place.url), str(folder), 60.0) as run:
         write(run.path, 1)
         place.proxy.rule = lambda request: 403
-        run.signalled.set()
+        with run.watched() as stopped:
+            stopped()  # A signal before this call ends the process.
+            os.kill(os.getpid(), signal.SIGTERM)
+            while not stopped():
+                time.sleep(0.01)
 
 
 def test_the_end_of_a_run_that_a_signal_stopped_waits_less_long(

@@ -179,6 +179,11 @@ def test_the_replica_counts_in_the_message_fit_every_batch_size():
             "= 24, a tenth of the 240 training images. Use a smaller --initial_batch_size.",
         ),
         (
+            ["--initial_learning_rate=0.025", "--anneal=cosine", "--anneal_with=batch_size"],
+            639,
+            "Lower --initial_learning_rate, or give --initial_batch_size in its place.",
+        ),
+        (
             ["--initial_batch_size=32", "--anneal=cosine", "--anneal_with=batch_size"],
             639,
             "no multiple of 32 lies between the initial batch of 32 and N/10 = 63, a tenth of the "

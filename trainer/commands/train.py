@@ -117,10 +117,8 @@ def train(
         return _train_in(path, config, worker, stops, report)
     seconds = config.worker_timeout
     with bucket_run.owned(url, config.cache_dir, seconds, stops.watched) as run:
-        end = _train_in(run.path, config, worker, stops, report, run.lost)
-        if end is StopReason.SIGNAL:
-            run.signalled.set()
-        return end
+        stops = dataclasses.replace(stops, watched=run.watched)
+        return _train_in(run.path, config, worker, stops, report, run.lost)
 
 
 def _train_in(

@@ -30,6 +30,7 @@ _NO_FALL = {
 }
 _NOT_YET = "has not fallen yet: the test is not finished"
 _STARTED = 0.1  # Learning has started when top-1 has risen by this share of its total rise.
+_ENOUGH = 20  # A whole test has at least this many points.
 _ERRORS = 3  # Standard errors by which a top-1 may be below the highest one by chance.
 
 
@@ -69,27 +70,29 @@ def suggest(points: Sequence[Point], state: str = "finished") -> Interval:
     """
     rates = [point["learning_rate"] for point in points]
     accuracies = smoothed([point["top1"] for point in points])
-    best = max(range(len(points)), key=accuracies.__getitem__)
-    of_note = accuracies[0], accuracies[best], min(accuracies[best:])
+    # Near both ends, smoothed values have fewer neighbours, and so larger errors. They are left out
+    # unless the test was stopped early: then they are most of the points.
+    ends = _REACH if len(points) >= _ENOUGH else 0
+    reliable = range(ends, len(points) - ends)
+    best = max(reliable, key=accuracies.__getitem__)
+    at_first = accuracies[ends]
+    of_note = at_first, accuracies[best], min(accuracies[best:])
     begin, highest, after = (f"{top1:.3f}" for top1 in of_note)
     if begin == highest:
         is_too_high = after != highest or state == DIVERGED
         remedy = "lower --range_from" if is_too_high else "raise --range_to or --epochs"
         why = f"training top1 does not rise above {begin}, its value at {rates[0]:.3g}: {remedy}."
         return Interval(rates[0], rates[0], why, is_found=False)
-    error = _standard_error(points, accuracies[best])
+    error = _standard_error(points, accuracies, best)
     enough = accuracies[best] - _ERRORS * error
-    # The values before have fewer neighbours, and so larger errors.
-    whole_windows = range(min(_REACH, best), best + 1)
-    last = next(i for i in whole_windows if accuracies[i] >= enough)
-    if last == _REACH < best:
+    last = next(i for i in reliable if accuracies[i] >= enough)
+    if last == ends < best:
         why = (
-            f"training top1 is {accuracies[last]:.3f} at first and at most {highest}, which may be "
-            "chance: raise --epochs. If pretrained weights are as good as they get, keep the "
-            "recipe's rate."
+            f"training top1 is {begin} at first and at most {highest}, which may be chance: raise "
+            "--epochs. If pretrained weights are as good as they get, keep the recipe's rate."
         )
         return Interval(rates[0], rates[0], why, is_found=False)
-    start = accuracies[0] + _STARTED * (accuracies[best] - accuracies[0])
+    start = at_first + _STARTED * (accuracies[best] - at_first)
     # Noise may lift single values above `start`, so `first` follows the last value below `start`.
     first = max((i + 1 for i, top1 in enumerate(accuracies[:last]) if top1 < start), default=0)
     end = f"falls to {after} at higher rates" if after != highest else _NO_FALL.get(state, _NOT_YET)
@@ -101,16 +104,21 @@ def suggest(points: Sequence[Point], state: str = "finished") -> Interval:
     return Interval(rates[first], rates[last], why)
 
 
-def _standard_error(points: Sequence[Point], top1: float) -> float:
+def _standard_error(points: Sequence[Point], accuracies: Sequence[float], i: int) -> float:
     """Returns the standard error of a smoothed top-1; at least that of one wrong answer."""
-    answers = (2 * _REACH + 1) * points[-1]["position"] / len(points)
-    return math.sqrt(max(top1 * (1 - top1), 1 / answers) / answers)
+    answers = (2 * _sides(len(points), i) + 1) * points[-1]["position"] / len(points)
+    return math.sqrt(max(accuracies[i] * (1 - accuracies[i]), 1 / answers) / answers)
 
 
 def smoothed(values: Sequence[float]) -> list[float]:
     """Returns the mean of each value and its neighbours: two on each side, or fewer near an end."""
-    sides = [min(_REACH, i, len(values) - 1 - i) for i in range(len(values))]
+    sides = [_sides(len(values), i) for i in range(len(values))]
     return [statistics.fmean(values[i - n : i + n + 1]) for i, n in enumerate(sides)]
+
+
+def _sides(count: int, i: int) -> int:
+    """Returns how many neighbours on each side the i-th of `count` smoothed values has."""
+    return min(_REACH, i, count - 1 - i)
 
 
 def csv(points: Sequence[Point]) -> str:

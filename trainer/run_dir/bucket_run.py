@@ -39,13 +39,13 @@ class OwnedRun:
     Attributes:
       path: the run's local directory.
       lost: returns how this process lost the run to another process; "" if it still owns the run.
-      signalled: set by the caller if a signal ended the run; the last copy then waits less long for
-        a bucket that does not answer.
+      watched: makes a context as `owned`'s argument does. After a signal in this context, the last
+        copy waits less long for a bucket that does not answer.
     """
 
     path: pathlib.Path
     lost: Callable[[], str]
-    signalled: threading.Event = dataclasses.field(default_factory=threading.Event)
+    watched: stop_signals.Watched
 
 
 @contextlib.contextmanager
@@ -77,9 +77,19 @@ def owned(
         log(f"the run is in {path}, and is copied to {url}")
         mirror = Mirror(objects, path, lease.claim.generation, keep_lower=not complete)
         thread = MirrorThread(mirror, path, lease, str(url))
-        run = OwnedRun(path, lease.lost)
+        signalled = threading.Event()
+
+        @contextlib.contextmanager
+        def remembered() -> Iterator[Callable[[], bool]]:
+            with watched() as stopped:
+                try:
+                    yield stopped
+                finally:
+                    if stopped():
+                        signalled.set()
+
         try:
-            yield run
+            yield OwnedRun(path, lease.lost, remembered)
         except BaseException:
             try:
                 thread.close(lambda: True)
@@ -88,7 +98,7 @@ def owned(
             raise
         with watched() as stopped:
             stopped()  # From here on, a first signal does not end the process at once.
-            thread.close(lambda: run.signalled.is_set() or stopped())
+            thread.close(lambda: signalled.is_set() or stopped())
 
 
 @contextlib.contextmanager

@@ -59,17 +59,29 @@ def grows(config: Config) -> bool:
 def _cannot_grow(config: Config, start: Setting, reason: str) -> str:
     """Returns a warning that the schedule cannot grow the batch above the initial batch."""
     instead = "" if config.anneal == "measured" else " The learning rate anneals instead."
-    return (
-        f"the schedule cannot grow the batch, because {reason}.{instead} "
-        f"Use a smaller {_smaller_batch(config, start)}."
-    )
+    remedy = _smaller_start(config, start)
+    remedy = f"{remedy[0].upper()}{remedy[1:]}"
+    return f"the schedule cannot grow the batch, because {reason}.{instead} {remedy}."
 
 
-def _smaller_batch(config: Config, start: Setting) -> str:
-    """Returns the flags that make the initial batch smaller."""
+def _smaller_start(config: Config, start: Setting) -> str:
+    """Returns what to do for a smaller initial batch."""
+    if remedy := _other_flag(config):
+        return remedy
     # A batch cannot be below a ghost batch.
     both = start.batch_size == config.ghost_batch_size
-    return "--initial_batch_size" + (" and --ghost_batch_size" if both else "")
+    return "use a smaller --initial_batch_size" + (" and --ghost_batch_size" if both else "")
+
+
+def _other_flag(config: Config) -> str:
+    """Returns a remedy if the initial batch follows from another flag; otherwise ""."""
+    if config.initial_batch_size is not None:
+        return ""
+    if config.initial_learning_rate is not None:
+        return "lower --initial_learning_rate, or give --initial_batch_size in its place"
+    if config.momentum is not None:
+        return "lower --momentum, or give --initial_batch_size"
+    return ""
 
 
 def _above_a_tenth(config: Config, start: Setting, largest: int, examples: int) -> str:
@@ -78,7 +90,7 @@ def _above_a_tenth(config: Config, start: Setting, largest: int, examples: int) 
     if not grows(config):
         return (
             f"a batch of {largest} costs accuracy, because it is above {tenth}, a tenth "
-            f"of the {examples:,} training images: use a smaller {_smaller_batch(config, start)}."
+            f"of the {examples:,} training images: {_smaller_start(config, start)}."
         )
     if config.max_batch_size is not None:
         return (
@@ -94,14 +106,8 @@ def _above_a_tenth(config: Config, start: Setting, largest: int, examples: int) 
 
 def check_start(config: Config, start: Setting, examples: int) -> None:
     """Raises a UserError if the initial batch is above `examples`, the number of examples."""
-    if config.initial_batch_size is not None:
-        remedy = "lower --initial_batch_size"
-    elif config.initial_learning_rate is not None:
-        remedy = "lower --initial_learning_rate, or give --initial_batch_size in its place"
-    elif config.momentum is not None:
-        remedy = "lower --momentum, or give --initial_batch_size"
-    else:
-        remedy = "give --initial_batch_size"
+    verb = "give" if config.initial_batch_size is None else "lower"
+    remedy = _other_flag(config) or f"{verb} --initial_batch_size"
     check_fits(start.batch_size, examples, remedy)
 
 
