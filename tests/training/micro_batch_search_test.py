@@ -139,7 +139,7 @@ def losses(step, size=32):
     ],
 )
 def test_the_fastest_that_fits_is_kept_and_the_step_is_as_before(cpus, tmp_path, replicas, why):
-    """Passes of 128 ask for 10¹⁵ bytes, and the allocator says no."""
+    """Passes of 128 ask for 10¹⁵ bytes, which are refused."""
     step = step_of(cpus, 64, replicas)
     assert choose(tmp_path, step) == (64, [f"micro-batch 64: {why}"])
     kept = json.loads((tmp_path / "micro_batch.json").read_text())
