@@ -107,7 +107,7 @@ class Needs(keras.layers.Layer):
     """Passes examples on, after a twentieth of a second: with more at once, each takes less.
 
     For more than `most` at once it asks for 10¹⁵ bytes. It asks in Python, which refuses at once:
-    TensorFlow's allocator waits ten seconds for what others may free.
+    TensorFlow's allocator, which `hungry` exhausts, waits ten seconds for what others may free.
     """
 
     def __init__(self, most: int) -> None:
@@ -117,7 +117,7 @@ class Needs(keras.layers.Layer):
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         def zero(examples: tf.Tensor) -> float:
             time.sleep(0.05)
-            return np.zeros(10**15 if examples > self.most else 1, np.uint8)[0]
+            return float(np.zeros(10**15 if examples > self.most else 1, np.uint8)[0])
 
         return inputs + tf.ensure_shape(
             tf.py_function(zero, [tf.shape(inputs)[0]], inputs.dtype), []
