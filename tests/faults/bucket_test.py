@@ -1,6 +1,5 @@
 """Runs in buckets: kills, lost machines, stalled owners and buckets that do not answer."""
 
-import itertools
 import json
 import os
 import shutil
@@ -19,7 +18,6 @@ from trainer.run_dir import bucket_run, manifest
 GOOGLE = pytest.mark.parametrize("bucket_server", ["gs"], indirect=True)
 S3 = pytest.mark.parametrize("bucket_server", ["s3"], indirect=True)
 SHORT = [*runs.SHORT, "--worker_timeout=2"]
-# The bucket gets at most one copy a second, so the run must take several seconds.
 OFTEN = [runs.OFTEN, runs.MANY_EVALUATIONS]
 # A run that resumes is beyond this epoch, so that it does not trace a step.
 STOPS_AT_ONCE = "--stop_at_epoch=0.01"
@@ -49,22 +47,21 @@ def start(place, tmp_path, name="machine", *more):
     return runs.started(place.url, *SHORT, cache(tmp_path, name), *OFTEN, *more)
 
 
-def at_second_copy(place, process, act, copy=2):
-    """Calls `act` when the bucket has a copy with a checkpoint, and the next copy is about to end.
+def at_copy(place, process, act):
+    """Calls `act` when the first copy of a run with a checkpoint is about to end.
 
-    With `copy` 1, the copy that is about to end is the first one with a checkpoint. The server
-    calls `act`, because a loaded machine can end a run between two looks at its bucket. The result
-    is the proxy's verdict on the request that would end the copy.
+    The run has not ended then. The server calls `act`, because a loaded machine can end a run
+    between two looks at its bucket. The result is the proxy's verdict on the request that would end
+    the copy.
     """
     checkpoint, acted = threading.Event(), threading.Event()
-    arrived = itertools.count()
 
     def rule(request):
         if request.method == "PUT" and "/checkpoints/" in request.path:
             checkpoint.set()
         ends_a_copy = request.method == "PUT" and "/manifest-" in request.path
         # One or two copies before it have the flags alone.
-        if ends_a_copy and checkpoint.is_set() and next(arrived) == copy - 1:
+        if ends_a_copy and checkpoint.is_set():
             place.proxy.rule = lambda request: None
             verdict = act()
             acted.set()
@@ -72,7 +69,8 @@ def at_second_copy(place, process, act, copy=2):
         return None
 
     place.proxy.rule = rule
-    runs.wait_for(acted.is_set, process)
+    with runs.held(process):
+        runs.wait_for(acted.is_set, process)
 
 
 def send(process, number):
@@ -82,7 +80,7 @@ def send(process, number):
 @S3
 def test_a_killed_run_goes_on_on_an_empty_machine(place, tmp_path):
     process = start(place, tmp_path, "first")
-    at_second_copy(place, process, send(process, signal.SIGKILL))
+    at_copy(place, process, send(process, signal.SIGKILL))
     process.communicate()
     undisturbed = runs.started(tmp_path / "undisturbed", *SHORT, *OFTEN)
     done = runs.train(place.url, *SHORT, cache(tmp_path, "second"), *OFTEN)
@@ -104,7 +102,7 @@ def test_a_killed_run_goes_on_on_an_empty_machine(place, tmp_path):
 @GOOGLE
 def test_a_killed_run_goes_on_at_once_on_its_machine(place, tmp_path):
     process = start(place, tmp_path, "machine", "--worker_timeout=600")
-    at_second_copy(place, process, send(process, signal.SIGKILL))
+    at_copy(place, process, send(process, signal.SIGKILL))
     process.communicate()
     done = runs.train(place.url, *SHORT, cache(tmp_path), STOPS_AT_ONCE)
     assert "restored" not in done.stdout
@@ -114,7 +112,7 @@ def test_a_killed_run_goes_on_at_once_on_its_machine(place, tmp_path):
 @GOOGLE
 def test_a_stalled_owner_ends_without_harm(place, tmp_path):
     stalled = start(place, tmp_path, "first")
-    at_second_copy(place, stalled, send(stalled, signal.SIGSTOP))
+    at_copy(place, stalled, send(stalled, signal.SIGSTOP))
     runs.train(place.url, *SHORT, cache(tmp_path, "second"))
     state = manifest.newest(place.connect(), place.url)
     os.killpg(stalled.pid, signal.SIGCONT)
@@ -129,7 +127,7 @@ def test_a_stalled_owner_ends_without_harm(place, tmp_path):
 def test_a_second_process_is_refused(place, tmp_path):
     long = "--epochs=500"
     first = start(place, tmp_path, "first", long)
-    at_second_copy(place, first, lambda: None)
+    at_copy(place, first, lambda: None)
     why = {"second": "is in use by process", "first": "by a process on this machine"}
     for name, reason in why.items():
         done = runs.train(place.url, *SHORT, cache(tmp_path, name), long, status=75)
@@ -153,7 +151,7 @@ def test_training_does_not_wait_for_a_bucket_that_is_away(place, tmp_path, unint
         place.proxy.rule = lambda request: verdict
         return verdict
 
-    at_second_copy(place, process, away)
+    at_copy(place, process, away)
     runs.wait_for(lambda: (local(tmp_path) / "result.json").exists(), process)
     time.sleep(2)
     assert process.poll() is None
