@@ -8,7 +8,7 @@ from tests.support.configs import parsed
 from tests.support.steps import step_on, strategy_of
 from trainer.run_dir.directory import DamagedRunError
 from trainer.schedule.trajectory import from_config
-from trainer.training import fork, fork_state, run_setup
+from trainer.training import fork, fork_state, origin
 
 
 def parent(folder, progress, *flags):
@@ -62,4 +62,4 @@ def test_a_fork_that_lacks_its_record_does_not_resume(tmp_path):
     """Without the record, its average would resume with another start."""
     config = parsed("--fork_from=a@newest")
     with pytest.raises(DamagedRunError, match=r"forked_from\.json is missing"):
-        run_setup._lineage(config, tmp_path, None, from_config(config, 60_000, 1))
+        origin.lineage_of(None, config, tmp_path, from_config(config, 60_000, 1))

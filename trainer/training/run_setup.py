@@ -18,13 +18,11 @@ from trainer.distributed.strategy import compiles_by_xla, is_tpu, on_cpu
 from trainer.nn import freezing, layer_groups, model_configuration, normalization
 from trainer.nn.losses import Loss, TrainingLoss
 from trainer.nn.transfer import Transfer
-from trainer.run_dir import checkpoint_names, directory, lineage, training_data
+from trainer.run_dir import directory, training_data
 from trainer.run_dir.checkpoints import Checkpoints, NoCheckpoints
-from trainer.run_dir.lineage import Lineage
 from trainer.run_dir.training_data import TrainingData
 from trainer.schedule import averaging, trajectory, worker_counts
 from trainer.system import memory
-from trainer.system.atomic_file import write_atomic
 from trainer.system.output import log
 from trainer.training import (
     balance,
@@ -32,6 +30,7 @@ from trainer.training import (
     driving,
     fork,
     micro_batch_search,
+    origin,
     precision,
     pretrained,
     run_plan,
@@ -100,24 +99,18 @@ def set_up(
     config = precision.resolved(config, path, group)
     replicas = strategy.num_replicas_in_sync
     kept = path if group.chief else None  # Other workers do not read the run directory.
-    begins = group.chief and not checkpoint_names.found(path / "checkpoints")
-    # --init_from is checked before the data are read, because reading may take minutes.
-    source = pretrained.find(config) if config.init_from and begins else None
-    parent = fork.find(config) if config.fork_from and begins else None
+    # The origin is checked before the data are read, because reading may take minutes.
+    begun_from = origin.find(config, path, group)
+    parent = begun_from.parent if begun_from else None
     examples, validation = setup.load_splits(config, kept, bad, group)
     found_hosts = hosts.from_strategy(strategy)
     driving.start(config, found_hosts, examples, validation)
     schedule = worker_counts.schedule_of(config, examples.examples, replicas, group.count)
-    forked = _lineage(config, path, parent, schedule) if kept else None
+    forked = origin.lineage_of(begun_from, config, path, schedule) if kept else None
     data = setup.training_data_of(config, kept, bad, examples)
     balanced = balance.from_config(config, examples, data, bad, group)
     before = memory.memory_usage(strategy.extended.worker_devices)
-    if parent:
-        data = fork.preprocessed(data, parent)
-    data, model, loaded = _model(config, data, strategy, group, source)
-    if config.freeze and begins and not parent:
-        for line in freezing.warnings(config.freeze, model, loaded):
-            log(line)
+    data, model, loaded = _model(config, data, strategy, group, begun_from)
     data = dataclasses.replace(data, class_weights=balanced.weights, class_sizes=balanced.sizes)
     until = trajectory.unfreeze_position(config, examples.examples)
     own = model_configuration.of_user(config.model, model)  # Must precede the freezing of layers.
@@ -138,38 +131,16 @@ def set_up(
     outputs = open_outputs(
         config, path, checkpoints, state, data, end=schedule.end, chief=group.chief
     )
-    if loaded:
-        write_atomic(path / pretrained.FILE, loaded.table())
-    if loaded or parent:
-        outputs.save(state)  # A restart reads this checkpoint and not the other run's weights.
-    return Run(
-        path,
-        bad,
-        group,
-        schedule,
-        phases,
-        training_batches,
-        Evaluator(
-            *(strategy, model, validation, lanes, config.augment, bad, group),
-            loss=Loss.from_config(config),
-        ),
-        micro_batch_sizes,
-        state,
-        outputs,
+    if begun_from:
+        origin.keep(begun_from, loaded, path, outputs, state)
+    evaluator = Evaluator(
+        *(strategy, model, validation, lanes, config.augment, bad, group),
+        loss=Loss.from_config(config),
     )
-
-
-def _lineage(
-    config: Config, path: pathlib.Path, parent: fork.Parent | None, schedule: trajectory.Trajectory
-) -> Lineage | None:
-    """Returns the record of the run's fork, which begins from `parent` now if this is given."""
-    if parent is None:
-        if config.fork_from is None:
-            (path / lineage.FILE).unlink(missing_ok=True)  # A fork was killed as it began.
-            return None
-        return lineage.read_resumed(path)
-    fork.check_order(parent, config, schedule.examples)
-    return fork.lineage_of(parent, config, schedule)
+    return Run(
+        *(path, bad, group, schedule, phases, training_batches),
+        *(evaluator, micro_batch_sizes, state, outputs),
+    )
 
 
 def _model(
@@ -177,18 +148,23 @@ def _model(
     data: TrainingData,
     strategy: tf.distribute.Strategy,
     group: ProcessGroup,
-    source: pretrained.Source | None,
+    begun_from: origin.Origin | None,
 ) -> tuple[TrainingData, keras.Model, Transfer | None]:
-    """Builds the model, and loads the pretrained weights `source`, if any, into it.
+    """Builds the model, and loads the pretrained weights of the origin, if any, into it.
 
     Returns:
       `data` with the chief's preprocessing; the model; and the loaded weights, or None.
     """
-    if source:
-        data = pretrained.preprocessed(data, source, config.model)
-    data = _chiefs(data, group)
+    if begun_from:
+        data = begun_from.preprocessed(data, config.model)
+    data, loaded = _chiefs(data, group), None
     model = setup.build(config, data, strategy, to_train=True)
-    return data, model, pretrained.load(config, data, source, model) if source else None
+    if begun_from and begun_from.source:
+        loaded = pretrained.load(config, data, begun_from.source, model)
+    if config.freeze and begun_from and not begun_from.parent:
+        for line in freezing.warnings(config.freeze, model, loaded):
+            log(line)
+    return data, model, loaded
 
 
 def _phases(
