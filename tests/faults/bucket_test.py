@@ -96,7 +96,7 @@ def test_a_killed_run_goes_on_on_an_empty_machine(place, tmp_path):
     assert not lease.read(place.connect())[0].held
     # On a third machine, the run is finished.
     done = runs.train(place.url, *SHORT, cache(tmp_path, "third"))
-    assert "is finished" in done.stdout
+    assert f"{place.url} is finished: top1" in done.stdout
 
 
 @GOOGLE

@@ -11,7 +11,7 @@ from trainer.data.in_memory import InMemoryDataset
 from trainer.distributed.strategy import mirrored
 from trainer.errors import UserError
 from trainer.nn.losses import Loss
-from trainer.training.evaluation import Evaluation, Evaluator, gap_warning
+from trainer.training.evaluation import Evaluator
 
 RNG = np.random.default_rng(0)
 
@@ -198,32 +198,3 @@ def test_an_evaluation_that_does_not_fit(cpus):
     assert line == "an evaluation of 125 images at a time does not fit in memory."
     assert remedy.startswith("Use a smaller --image_size or --eval_image_size, or --precision")
     assert remedy.endswith("; a run must begin anew with them.")
-
-
-@pytest.mark.parametrize(
-    ("loss", "training_loss", "batch_norm", "words"),
-    [
-        (150.0, 0.06, True, "is 2500 times the training loss, 0.06; likely, the moving statistics"),
-        (150.0, 0.0, False, "is inf times the training loss, 0; likely, the model fits"),
-        (150.0, 20.0, True, None),  # Both are bad.
-        (1.5, 0.001, True, None),  # It has learned the training set by heart.
-        (2.4, float("inf"), True, None),  # Nothing was trained yet.
-    ],
-)
-def test_an_evaluation_far_above_training_is_explained(loss, training_loss, batch_norm, words):
-    evaluation = Evaluation(loss, 0.25, 1.0)
-    warning = gap_warning(evaluation, training_loss, 4, batch_norm=batch_norm)
-    assert (words is None) == (warning is None)
-    assert words is None or words in warning
-    balanced = gap_warning(evaluation, training_loss, 4, batch_norm=batch_norm, balanced=True)
-    assert (balanced is None) == (warning is None)
-    assert balanced is None or "the few training images of small classes" in balanced
-
-
-def test_a_mean_over_classes_is_compared_with_its_own_loss_at_chance():
-    """The loss at chance of 1,000 classes is 0.008 as a mean, and 7.9 as a sum."""
-    options = {"batch_norm": False, "loss": Loss("sigmoid", mean_over_classes=True)}
-    assert gap_warning(Evaluation(0.1, 0.25, 1.0), 0.001, 1000, **options)
-    assert gap_warning(Evaluation(0.01, 0.25, 1.0), 0.001, 1000, **options) is None
-    options["loss"] = Loss("sigmoid")
-    assert gap_warning(Evaluation(10.0, 0.25, 1.0), 0.001, 1000, **options) is None

@@ -143,7 +143,8 @@ def _train_in(
                 setup.check_finished(config, path)
             ranges = config.anneal == "range_test"  # The best top-1 of a range test is not useful.
             best = f"; {_best(ended)}" if ended.get("best") and not ranges else ""
-            log(f"{path} is finished: {_last(ended)} in {ended['updates']} updates{best}")
+            last = f"{_last(ended)} in {ended['updates']} updates"
+            log(f"{config.model_dir} is finished: {last}{best}")
             if config.profile_updates:
                 log("--profile_updates records nothing, because no update is left to train")
         try:

@@ -4,7 +4,6 @@ The last batches are padded to full size. The padding does not change the result
 """
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -90,47 +89,6 @@ class Predictions:
     confidences: np.ndarray
     losses: np.ndarray
     probabilities: np.ndarray
-
-
-def gap_warning(
-    evaluation: Evaluation,
-    training_loss: float,
-    classes: int,
-    *,
-    batch_norm: bool,
-    balanced: bool = False,
-    loss: Loss = SOFTMAX,
-) -> str | None:
-    """Returns a warning if the evaluation loss is much higher than the training loss, else None.
-
-    Args:
-      evaluation: the last evaluation.
-      training_loss: mean training loss of the last stretch, a series of updates.
-      classes: number of the model's logits.
-      batch_norm: whether training updates moving statistics of the model.
-      balanced: whether training gives classes different weights, or draws classes equally often.
-      loss: the run's loss function.
-    """
-    found = evaluation.loss
-    if found < 10 * training_loss or found < 2 * loss.at_chance(max(2, classes)):
-        return None
-    reason = (
-        "the moving statistics of batch normalization lag behind parameters that change fast: "
-        "lower the learning rate, or train for more epochs"
-        if batch_norm
-        else "the model fits only the training images, or the two splits differ in their images "
-        "or classes"
-    )
-    if balanced:
-        reason = (
-            "the model fits only the few training images of small classes; also, the training loss "
-            "gives classes other weights than the evaluation loss"
-        )
-    times = found / training_loss if training_loss else math.inf
-    return (
-        f"the evaluation loss, {found:.4g}, is {times:.0f} times the training loss, "
-        f"{training_loss:.4g}; likely, {reason}."
-    )
 
 
 class Evaluator:

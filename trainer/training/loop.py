@@ -20,7 +20,6 @@ from trainer.config import number_range
 from trainer.config.flags import Config
 from trainer.data import png
 from trainer.data.host_batches import begin
-from trainer.nn.losses import Loss
 from trainer.schedule.averaging import evaluated_with
 from trainer.schedule.gradient_noise import GradientNoise
 from trainer.schedule.stretch import Stretch, next_stretch
@@ -28,8 +27,8 @@ from trainer.schedule.trajectory import noise_horizon, position_of
 from trainer.system import memory
 from trainer.system.output import log
 from trainer.system.tensorflow_errors import translate
-from trainer.training import averaging, divergence, driving
-from trainer.training.evaluation import Evaluation, gap_warning
+from trainer.training import averaging, divergence, driving, evaluation_gap
+from trainer.training.evaluation import Evaluation
 from trainer.training.log_points import log_evaluations, log_training
 from trainer.training.profiling import UpdateProfiler
 from trainer.training.run_setup import Run
@@ -127,14 +126,10 @@ class TrainingLoop:
         decision = self._controller.evaluated(evaluations.counted.top1)
         self._state.control = self._controller.state_dict()
         log_evaluations(evaluations, decision, self._trajectory, self._state, self._outputs.metrics)
-        classes, norms = self._step.model.output_shape[-1], bool(self._step.starts)
-        balanced = (self._config.class_weights, self._config.sampling) != (None, "shuffled")
-        if warning := gap_warning(
-            # The training loss is computed with the plain parameters, and not with their average.
-            *(evaluations.plain, self._training_loss, classes),
-            batch_norm=norms,
-            balanced=balanced,
-            loss=Loss.from_config(self._config),
+        if warning := evaluation_gap.warning(
+            *(self._config, evaluations.plain, self._training_loss),
+            classes=self._step.model.output_shape[-1],
+            batch_norm=bool(self._step.starts),
         ):
             log(warning)
         return True
