@@ -108,24 +108,24 @@ def test_images_of_another_number_of_channels_are_refused_as_such():
 def test_an_image_for_a_trained_model_does_not_depend_on_the_others():
     images = [PICTURE.convert("L"), PICTURE, COLOUR[..., 0], "not an image"]
     alone, _, _ = evaluated([(PICTURE, 0)] * 4, model_shape=(4, 4, 3))
-    gray = np.repeat(np.asarray(images[0])[..., None], 3, axis=2)
+    grey = np.repeat(np.asarray(images[0])[..., None], 3, axis=2)
     one = np.repeat(COLOUR[..., :1], 3, axis=2)
     for order in ([0, 1, 2, 3], [3, 2, 1, 0]):
         bad = BadExamples(skip=True)
         items = [(images[at], 0) for at in order]
         found, _, weights = evaluated(items, bad, model_shape=(4, 4, 3))
-        wanted = [gray, alone[0], one, np.zeros_like(gray)]
+        wanted = [grey, alone[0], one, np.zeros_like(grey)]
         np.testing.assert_array_equal(found, [wanted[at] for at in order])
         assert weights.tolist() == [float(at != 3) for at in order]
 
 
 def test_images_that_become_gray_are_told_once(logged):
-    gray = PICTURE.convert("L")
-    evaluated([(gray, 0)] * 4)
+    grey = PICTURE.convert("L")
+    evaluated([(grey, 0)] * 4)
     assert not logged
-    evaluated([(gray, 0), (PICTURE, 0)] * 2)
+    evaluated([(grey, 0), (PICTURE, 0)] * 2)
     (line,) = logged
-    assert line.startswith("images of data become gray, such as that at index ")
+    assert line.startswith("images of data become grey, such as that at index ")
 
 
 def test_the_first_usable_image_decides_the_shape():

@@ -18,7 +18,7 @@ from PIL import Image
 from trainer.data import exif
 
 _GRAY = ("1", "L")  # Modes of Pillow images that have no colours.
-CHANNELS = (1, 3)  # Numbers of channels that a PNG with gray or RGB pixels has.
+CHANNELS = (1, 3)  # Numbers of channels that a PNG with grey or RGB pixels has.
 
 
 class WrongItemError(Exception):
@@ -56,7 +56,7 @@ def pixels(image: Any, channels: int | None) -> np.ndarray:
 
     Args:
       image: pixels [h, w] or [h, w, c], or a Pillow image.
-      channels: number of channels of a Pillow image; None: 1 if it is gray, otherwise 3.
+      channels: number of channels of a Pillow image; None: 1 if it is grey, otherwise 3.
 
     Raises:
       WrongItemError: if the image has another type or shape.
@@ -66,8 +66,8 @@ def pixels(image: Any, channels: int | None) -> np.ndarray:
             raise WrongItemError(
                 f"its image has the mode {image.mode}, of more than 8 bits: scale it to 0 to 255"
             )
-        gray = channels == 1 if channels else not has_colors(image)
-        image = image.convert("L" if gray else "RGB")
+        grey = channels == 1 if channels else not has_colors(image)
+        image = image.convert("L" if grey else "RGB")
     found = np.asarray(image)
     if found.dtype != np.uint8:
         raise WrongItemError(f"its image has {described(found)}: give uint8, pixels 0 to 255")
@@ -82,7 +82,7 @@ def pixels(image: Any, channels: int | None) -> np.ndarray:
 
 
 def has_colors(image: Any) -> bool:
-    """Returns whether the image is a Pillow image that loses its colours if it becomes gray."""
+    """Returns whether the image is a Pillow image that loses its colours if it becomes grey."""
     return isinstance(image, Image.Image) and image.mode not in _GRAY
 
 

@@ -41,8 +41,8 @@ class _Reader:
       class_of: maps a label of the source to a label of the run; −1 if the run lacks the class.
       name: name of the split, for messages.
       reasons: maps the index of a bad item to the reason why it cannot be used.
-      turned_gray: indices of the first image with colours that became gray, or empty.
-      lock: guards `reasons` and `turned_gray`.
+      turned_grey: indices of the first image with colours that became grey, or empty.
+      lock: guards `reasons` and `turned_grey`.
     """
 
     source: Any
@@ -50,7 +50,7 @@ class _Reader:
     class_of: Callable[[int], int]
     name: str
     reasons: dict[int, str] = dataclasses.field(default_factory=dict)
-    turned_gray: list[int] = dataclasses.field(default_factory=list)
+    turned_grey: list[int] = dataclasses.field(default_factory=list)
     lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
     def item(self, index: int) -> tuple[bytes, int]:
@@ -77,18 +77,18 @@ class _Reader:
                 "image_size= resizes all images"
             )
         if channels == 1 and items.has_colors(image):
-            self._tell_gray(index)
+            self._tell_grey(index)
         return items.png(found), self.class_of(label)
 
-    def _tell_gray(self, index: int) -> None:
-        """Logs that images become gray, once, because the caller may not want it."""
+    def _tell_grey(self, index: int) -> None:
+        """Logs that images become grey, once, because the caller may not want it."""
         with self.lock:
-            if self.turned_gray:
+            if self.turned_grey:
                 return
-            self.turned_gray.append(index)
+            self.turned_grey.append(index)
         log(
-            f"images of {self.name} become gray, such as that at index {index}, because the first "
-            'one is gray. To train on colours, return image.convert("RGB") for each image.'
+            f"images of {self.name} become grey, such as that at index {index}, because the first "
+            'one is grey. To train on colours, return image.convert("RGB") for each image.'
         )
 
     def look(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
