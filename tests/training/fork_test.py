@@ -6,9 +6,8 @@ import pytest
 
 from tests.support.configs import parsed
 from tests.support.steps import step_on, strategy_of
-from trainer.run_dir.directory import DamagedRunError
 from trainer.schedule.trajectory import from_config
-from trainer.training import fork, fork_state, origin
+from trainer.training import fork, fork_state
 
 
 def parent(folder, progress, *flags):
@@ -56,10 +55,3 @@ def test_norms_start_where_the_parent_or_the_fork_trained_them(
     norm.moving_mean.assign(norm.moving_mean + pretrained)
     before = parent(tmp_path, {} if recorded is None else {"statistics_starts": recorded})
     assert fork_state._statistics_starts(before, SimpleNamespace(step=step)) == {"0": expected}
-
-
-def test_a_fork_that_lacks_its_record_does_not_resume(tmp_path):
-    """Without the record, its average would resume with another start."""
-    config = parsed("--fork_from=a@newest")
-    with pytest.raises(DamagedRunError, match=r"forked_from\.json is missing"):
-        origin.lineage_of(None, config, tmp_path, from_config(config, 60_000, 1))
