@@ -75,6 +75,13 @@ def test_examples_that_are_not_known_are_asked_for(tmp_path, capsys):
     assert "of 12,345 examples" in capsys.readouterr().out
 
 
+def test_a_model_that_does_not_exist_is_refused(capsys):
+    with pytest.raises(UserError, match="--model=wide_resnet_16 is not a model; did you mean"):
+        plan.run(parsed(RECIPE, "--model=wide_resnet_16"))
+    for model in ("ResNet50", "inception_resnet_v2", "own:net"):
+        assert plan.run(parsed(RECIPE, f"--model={model}")) == 0
+
+
 def test_tensorflow_is_not_imported():
     code = (
         "import sys; from trainer.main import main; "

@@ -1,7 +1,8 @@
 """plan: prints the batch sizes and learning rates of a run.
 
 The command imports TensorFlow only to measure how fast this machine decodes images, to build the
-model's layers if --layer_decay is set, and to read the checkpoint of --fork_from.
+model's layers if --layer_decay is set, to read the checkpoint of --fork_from, and to refuse a model
+that does not exist.
 """
 
 import dataclasses
@@ -10,9 +11,10 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from trainer.commands import plan_model
 from trainer.config import number_range
 from trainer.config.flags import Config
-from trainer.data import bucket_files, class_balance, image_listing
+from trainer.data import bucket_files, image_listing
 from trainer.data.tfds import sizes
 from trainer.errors import UserError
 from trainer.reports import plan_plot
@@ -87,6 +89,7 @@ def as_json(config: Config) -> dict[str, Any]:
 
 def _plan(config: Config) -> _Plan:
     """Makes the plan; notes that do not belong to it go to stderr."""
+    plan_model.check_name(config.model)
     schedule, replicas, hosts = planned(config)
     if config.stop_at_epoch is not None:
         note = f"--stop_at_epoch={config.stop_at_epoch:g} is ignored: the plan covers the whole run"
@@ -101,7 +104,7 @@ def _plan(config: Config) -> _Plan:
     counted = [ramp.first for ramp in ramps]
     examples, updates = schedule.examples, sum(each.updates for each in counted)
     machines = planned_machines.machines(config, replicas, hosts)
-    lines = [*(forked.lines() if forked else []), *_model_lines(config, examples)]
+    lines = [*(forked.lines() if forked else []), *plan_model.lines(config, examples)]
     lines += notes.lines(config, schedule, counted)
     found: dict[str, Any] = {"examples": examples, "total_updates": updates}
     if forked:
@@ -207,26 +210,6 @@ def _fork(config: Config, schedule: trajectory.Trajectory) -> tuple[plan.Begin, 
     return fork.begin(config, found), found
 
 
-def _model_lines(config: Config, examples: int) -> list[str]:
-    """Returns lines about frozen layers, layer groups, and class weights or balanced sampling."""
-    lines = []
-    if config.freeze and trajectory.unfreeze_position(config, examples) != 0:
-        until = config.unfreeze_epochs
-        end = "" if until is None else f" up to epoch {until:g}; the step is then traced once more"
-        lines.append(f"layers that match {config.freeze} are frozen{end}")
-    if config.layer_decay != 1:
-        lines += _layer_groups(config).splitlines()
-    return [*lines, *class_balance.described(config, _class_counts(config))]
-
-
-def _layer_groups(config: Config) -> str:
-    """Builds the model without reading images; returns a table of the groups of --layer_decay."""
-    from trainer.nn import layer_groups
-    from trainer.training import model_outline
-
-    return layer_groups.table(model_outline.build(config), config.layer_decay)
-
-
 def planned(
     config: Config,
     count_examples: Callable[[str, str, str | None], int | None] = sizes.count_examples,
@@ -283,14 +266,6 @@ def layouts(config: Config, schedule: trajectory.Trajectory, replicas: int) -> p
     ghost = config.ghost_batch_size
     most = schedule.micro_batch_size or config.micro_batch_size or default_micro_batch_size(ghost)
     return lambda batch_size, _: lay_out(batch_size, replicas, ghost, most)
-
-
-def _class_counts(config: Config) -> dict[str, int] | None:
-    """Returns the number of training examples of each class; None if not needed or not known."""
-    balances = config.class_weights is not None or config.sampling == class_balance.BALANCED
-    if not balances or config.train_examples or not image_listing.is_listed(config.dataset):
-        return None
-    return image_listing.list_files(config.dataset, config.train_split).counts()
 
 
 def _stays_encoded(config: Config) -> bool:

@@ -16,12 +16,11 @@ import numpy as np
 
 from trainer.errors import UserError
 from trainer.nn.layer_paths import weight_paths
+from trainer.nn.models.names import ALIASES
 
 IMAGENET = "imagenet"
 # Maps names of this program's own networks to similar models of keras.applications.
 _SIMILAR = {"resnet_50": "ResNet50", "vgg_16": "VGG16"}
-# Maps further names that --model accepts to the names of constructors in keras.applications.
-ALIASES = {"inception_resnet_v2": "InceptionResNetV2"}
 _SILENCE_SECONDS = 60.0  # A download fails if it receives nothing for this time.
 
 

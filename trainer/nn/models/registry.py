@@ -15,7 +15,6 @@ import contextlib
 import dataclasses
 import difflib
 import inspect
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -26,7 +25,7 @@ from trainer.errors import UserError
 from trainer.nn import model_checks
 from trainer.nn.ghost_batch_norm import Kernel
 from trainer.nn.ghostify import ghostify
-from trainer.nn.models import application, user_function
+from trainer.nn.models import application, names, user_function
 from trainer.nn.models.plain import plain_9, vgg_16
 from trainer.nn.models.resnet import resnet_50
 from trainer.nn.models.vision_transformer import SIZES, check_divides, vision_transformer
@@ -37,9 +36,7 @@ from trainer.nn.user_code import explain_refusal
 
 ImageShape = tuple[int, int, int]
 
-_OWN = {"resnet_50": resnet_50, "vgg_16": vgg_16, "plain_9": plain_9}
-_VIT = re.compile(rf"vit_({'|'.join(SIZES)})_([1-9]\d*)")
-_WIDE_RESNET = re.compile(r"wide_resnet_(\d+)_(\d+)")
+_OWN = {names.RESNET_50: resnet_50, names.VGG_16: vgg_16, names.PLAIN_9: plain_9}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,12 +138,7 @@ def check_name(name: str) -> None:
     """
     if ":" in name:
         user_function.check_name(name)
-    elif not (
-        name in _OWN
-        or _VIT.fullmatch(name)
-        or _WIDE_RESNET.fullmatch(name)
-        or application.constructor_of(name)
-    ):
+    elif not (names.is_own(name) or application.constructor_of(name)):
         raise UserError(f"--model={name} is not a model; {_suggest(name)}")
 
 
@@ -164,9 +156,9 @@ def _layers_in(precision: str) -> Iterator[None]:
 def _network(name: str, images: ImageFormat, classes: int, drop_path: float) -> keras.Model:
     """Returns the network `name`, from float images to logits."""
     image_shape = images.shape
-    if name == "resnet_50":
+    if name == names.RESNET_50:
         return resnet_50(image_shape, classes, drop_path)
-    if match := _VIT.fullmatch(name):
+    if match := names.VIT.fullmatch(name):
         size, patch = SIZES[match[1]], int(match[2])
         for height, width in images.training_shapes:
             check_divides(patch, height, width)
@@ -174,7 +166,7 @@ def _network(name: str, images: ImageFormat, classes: int, drop_path: float) -> 
     assert not drop_path  # The command line refuses --drop_path for other models.
     if ":" in name:
         return user_function.build(name, image_shape, classes)
-    if match := _WIDE_RESNET.fullmatch(name):
+    if match := names.WIDE_RESNET.fullmatch(name):
         return wide_resnet(int(match[1]), int(match[2]), image_shape, classes)
     if name in _OWN:
         return _OWN[name](image_shape, classes)
@@ -213,9 +205,9 @@ def _suggest(name: str) -> str:
         return name.lower().replace("_", "")
 
     examples = ["wide_resnet_16_4", "vit_s_16"]
-    known = [*application.constructors(), *_OWN, *application.ALIASES, *examples]
+    known = [*application.constructors(), *_OWN, *names.ALIASES, *examples]
     near = difflib.get_close_matches(plain(name), set(map(plain, known)), n=3, cutoff=0.6)
-    named = [*_OWN, *application.ALIASES]
+    named = [*_OWN, *names.ALIASES]
     own = ", ".join(["wide_resnet_<depth>_<width>", "vit_<ti|s|b>_<patch>", *named])
     forms = f"{own}, a name in keras.applications or module:function"
     if not near:
