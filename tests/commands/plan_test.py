@@ -143,3 +143,12 @@ def test_layers_are_grouped_without_reading_an_image(tmp_path, capsys):
     status, _, error = done(capsys, "plan", *flags[:-1], *elsewhere)
     assert status == 2
     assert "give --image_size=N" in error
+
+
+def test_durations_with_several_numbers_of_workers_are_the_last_lines(capsys):
+    """The duration of one worker would read as that of the run."""
+    speed = ["--plan_examples_per_second=1000", "--plan_parameters=1000"]
+    assert plan.run(parsed(FASHION, *speed, "--workers=1:2")) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "the table above is of one worker; with --workers:" in lines
+    assert lines[-1].startswith("always 2")

@@ -124,7 +124,7 @@ def _plan(config: Config) -> _Plan:
     found |= cost.whole(counted, machines) if machines else {}
     found |= {"notes": lines} if lines else {}
     if choice:
-        lines.append(choice.text())
+        lines += ["the table above is of one worker; with --workers:", choice.text()]
     return _Plan(schedule, layout, begin, ramps, machines, choice, found, lines)
 
 
@@ -166,6 +166,8 @@ def _print(config: Config, found: _Plan) -> None:
     say(f"{updates:,} update{_s(updates)} {span} of {examples:,} example{_s(examples)}")
     for line in found.lines:
         say(line)
+    if found.choice:
+        return  # The last line has the durations.
     if machines:
         say(cost.summary([ramp.first for ramp in found.ramps], machines))
     elif planned_machines.asks_for_cost(config):
