@@ -46,6 +46,18 @@ def test_accuracy_against_batch_size(tmp_path):
     assert "70.0% at 128" in picture.alt
 
 
+def test_a_flag_that_is_not_set_is_not_named_beside_others(tmp_path):
+    for size, flags in itertools.product(
+        (32, 64), (["none"], ["medium"], ["medium", "--clip_norm=5"])
+    ):
+        run = [f"--initial_batch_size={size}", f"--augment={flags[0]}", *flags[1:]]
+        write(tmp_path / "".join(run), *run)
+    (picture,) = batch_size_plots.against_batch(conditions(read(tmp_path)))
+    assert drawn(picture).get_legend_handles_labels()[1] == [
+        *("augment=medium", "augment=medium, clip_norm=5", "augment=none")
+    ]
+
+
 def test_a_ghost_batch_that_follows_the_batch_is_not_a_condition(tmp_path):
     for size, ghost in ((2, 2), (4, 4), (128, 32)):
         write(tmp_path / str(size), f"--initial_batch_size={size}", f"--ghost_batch_size={ghost}")

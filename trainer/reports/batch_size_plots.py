@@ -117,12 +117,13 @@ def _families(
 
 
 def _label(rest: tuple[tuple[str, str], ...], every: Sequence[tuple[tuple[str, str], ...]]) -> str:
-    """Returns name=value for each flag of `rest` that differs between the families in `every`."""
-    return ", ".join(
-        f"{name}={value}"
-        for name, value in rest
-        if any((name, value) not in other for other in every)
-    )
+    """Returns name=value for each flag of `rest` that differs between the families in `every`.
+
+    Flags that are not set are left out if another flag is named.
+    """
+    differ = [each for each in rest if any(each not in other for other in every)]
+    named = [(name, value) for name, value in differ if value != UNSET] or differ
+    return ", ".join(f"{name}={value}" for name, value in named)
 
 
 def _accuracies(grid: _Grid) -> dict[tuple[float, ...], Spread]:
