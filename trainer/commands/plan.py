@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from trainer.commands import plan_model
 from trainer.config import number_range
 from trainer.config.flags import Config
 from trainer.data import bucket_files, image_listing
@@ -23,7 +22,7 @@ from trainer.run_dir.lineage import Lineage
 from trainer.schedule import averaging, cost, notes, plan, trajectory, worker_counts
 from trainer.schedule.layout import default_micro_batch_size, lay_out
 from trainer.system.output import say, width
-from trainer.training import planned_machines
+from trainer.training import planned_machines, planned_model
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,7 +88,7 @@ def as_json(config: Config) -> dict[str, Any]:
 
 def _plan(config: Config) -> _Plan:
     """Makes the plan; notes that do not belong to it go to stderr."""
-    plan_model.check_name(config.model)
+    planned_model.check_name(config.model)
     schedule, replicas, hosts = planned(config)
     if config.stop_at_epoch is not None:
         note = f"--stop_at_epoch={config.stop_at_epoch:g} is ignored: the plan covers the whole run"
@@ -104,7 +103,7 @@ def _plan(config: Config) -> _Plan:
     counted = [ramp.first for ramp in ramps]
     examples, updates = schedule.examples, sum(each.updates for each in counted)
     machines = planned_machines.machines(config, replicas, hosts)
-    lines = [*(forked.lines() if forked else []), *plan_model.lines(config, examples)]
+    lines = [*(forked.lines() if forked else []), *planned_model.lines(config, examples)]
     lines += notes.lines(config, schedule, counted)
     found: dict[str, Any] = {"examples": examples, "total_updates": updates}
     if forked:
