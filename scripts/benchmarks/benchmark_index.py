@@ -5,6 +5,7 @@ the records are read, and the time from building a pipeline to its first batch, 
 10¹². There are a thousand kinds of records, so that the program can check the first batches.
 """
 
+import argparse
 import json
 import os
 import pathlib
@@ -112,6 +113,7 @@ def read(data_dir: pathlib.Path) -> dict[str, str]:
 
 def main() -> None:
     """Writes the set, reads it and prints the costs."""
+    argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         write(pathlib.Path(folder) / NAME / "1.0.0")
         print(json.dumps(read(pathlib.Path(folder)), indent=1))

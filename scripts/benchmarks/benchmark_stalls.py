@@ -21,6 +21,7 @@ OPTIONS = argparse.Namespace(
 
 def main() -> None:
     """Prints the costs in seconds, and as shares of the training time."""
+    argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args()
     clock = [time.perf_counter()]
 
     def lap() -> float:

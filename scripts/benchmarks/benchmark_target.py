@@ -9,6 +9,7 @@ data and evaluations.
     python scripts/benchmarks/benchmark_target.py keras convnet  # one competitor's run
 """
 
+import argparse
 import json
 import os
 import pathlib
@@ -21,6 +22,8 @@ from typing import Any
 
 HERE = pathlib.Path(__file__).parent
 TARGET, MOST_EPOCHS = 0.9, 16
+# `compare` gives its runs the moment before their process starts.
+START = float(os.environ.get("START") or time.time())
 RUNS = {
     "Crescendo, fashion_mnist_grow": ["crescendo", "fashion_mnist_grow"],
     "Crescendo, fashion_mnist_decay": ["crescendo", "fashion_mnist_decay"],
@@ -88,8 +91,8 @@ def fit(network: str) -> None:
 
 
 def report(epoch: float, top1: float) -> None:
-    """Prints the seconds since the caller started this process, the epoch and the accuracy."""
-    seconds = time.time() - float(os.environ["START"])
+    """Prints the seconds since `START`, the epoch and the accuracy."""
+    seconds = time.time() - START
     print(json.dumps({"seconds": seconds, "epoch": epoch, "top1": float(top1)}), flush=True)
 
 
@@ -127,5 +130,18 @@ def compare(rounds: int) -> None:
         )
 
 
+def main() -> None:
+    """Runs one competitor once."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    programs = parser.add_subparsers(dest="trainer", required=True)
+    programs.add_parser("crescendo").add_argument("recipe", help="fashion_mnist_grow, for example")
+    programs.add_parser("keras").add_argument("network", choices=["convnet", "wide_resnet"])
+    options = parser.parse_args()
+    if options.trainer == "crescendo":
+        train_recipe(options.recipe)
+    else:
+        fit(options.network)
+
+
 if __name__ == "__main__":
-    {"crescendo": train_recipe, "keras": fit}[sys.argv[1]](sys.argv[2])
+    main()
