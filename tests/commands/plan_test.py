@@ -76,8 +76,11 @@ def test_examples_that_are_not_known_are_asked_for(tmp_path, capsys):
 
 
 def test_a_model_that_does_not_exist_is_refused(capsys):
+    """By `planned`, which sweeps and the Python API call too."""
     with pytest.raises(UserError, match="--model=wide_resnet_16 is not a model; did you mean"):
-        plan.run(parsed(RECIPE, "--model=wide_resnet_16"))
+        plan.planned(parsed(RECIPE, "--model=wide_resnet_16"))
+    with pytest.raises(UserError, match="depth 11 does not exist"):
+        plan.planned(parsed(RECIPE, "--model=wide_resnet_11_1"))
     for model in ("ResNet50", "inception_resnet_v2", "own:net"):
         assert plan.run(parsed(RECIPE, f"--model={model}")) == 0
 
@@ -152,3 +155,7 @@ def test_durations_with_several_numbers_of_workers_are_the_last_lines(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert "the table above is of one worker; with --workers:" in lines
     assert lines[-1].startswith("always 2")
+    assert plan.run(parsed(FASHION, *speed, "--workers=1:2", "--format=json")) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert "workers" in found
+    assert "notes" not in found  # The table of workers is not a note.

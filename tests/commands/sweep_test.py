@@ -25,11 +25,11 @@ LINEAR = [*TINY, "--model=tests.support.models:reshaping"]
 GOOD, DIVERGES, WRONG = (
     "tests.support.models:tiny/0.1",
     "tests.support.models:tiny/1e15",
-    "wide_resnet_11_1/0.1",
+    "tests.support.models:nothing/0.1",
 )
 MIXED = f"--sweep=model/base_learning_rate={WRONG},{DIVERGES},{GOOD};seed=0"
 NAMES = [
-    "model=wide_resnet_11_1,base_learning_rate=0.1,seed=0",
+    "model=tests.support.models-nothing,base_learning_rate=0.1,seed=0",
     "model=tests.support.models-tiny,base_learning_rate=1e15,seed=0",
     "model=tests.support.models-tiny,base_learning_rate=0.1,seed=0",
 ]
@@ -82,7 +82,7 @@ def test_failed_points_leave_their_reason_and_the_others_finish(mixed):
     assert [point["status"] for point in (wrong, diverged, good)] == [2, 3, 0]
     swept = {"model": "tests.support.models:tiny", "base_learning_rate": "0.1", "seed": "0"}
     assert good["flags"] == swept
-    assert "depth 11" in wrong["reason"]
+    assert "no function 'nothing'" in wrong["reason"]
     first, second = diverged["reason"].splitlines()
     assert "with learning rate 1e+15 and batch size 128" in first
     assert "lower learning rate" in second

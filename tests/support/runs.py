@@ -109,10 +109,18 @@ def held(process):
     """Makes a process wait in the block as soon as 4,096 bytes of its output are unread.
 
     So a run that prints more cannot end in the block, on any machine: SHORT trains for one second.
+    The block must begin before the process prints.
     """
-    fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
-    yield
-    fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 65536)
+    let_print(process, 4096)
+    try:
+        yield
+    finally:
+        let_print(process, 65_536)
+
+
+def let_print(process, unread):
+    """Makes a process wait once so many bytes of its output are unread: 4,096, or twice as many."""
+    fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, unread)
 
 
 def checkpoints(model_dir):

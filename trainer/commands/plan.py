@@ -88,7 +88,6 @@ def as_json(config: Config) -> dict[str, Any]:
 
 def _plan(config: Config) -> _Plan:
     """Makes the plan; notes that do not belong to it go to stderr."""
-    planned_model.check_name(config.model)
     schedule, replicas, hosts = planned(config)
     if config.stop_at_epoch is not None:
         note = f"--stop_at_epoch={config.stop_at_epoch:g} is ignored: the plan covers the whole run"
@@ -123,7 +122,7 @@ def _plan(config: Config) -> _Plan:
     found |= cost.whole(counted, machines) if machines else {}
     found |= {"notes": lines} if lines else {}
     if choice:
-        lines += ["the table above is of one worker; with --workers:", choice.text()]
+        lines = [*lines, "the table above is of one worker; with --workers:", choice.text()]
     return _Plan(schedule, layout, begin, ramps, machines, choice, found, lines)
 
 
@@ -222,9 +221,10 @@ def planned(
     returns the number of examples in the split, or None if this number is not known.
 
     Raises:
-      UserError: if the flags contradict each other, or the number of training examples is not
-        known.
+      UserError: if the model does not exist, the flags contradict each other, or the number of
+        training examples is not known.
     """
+    planned_model.check_name(config.model)
     examples = config.train_examples or count_examples(
         config.dataset, config.train_split, config.data_dir
     )

@@ -16,6 +16,7 @@ def check_name(model: str) -> None:
     Raises:
       UserError: if it does not exist.
     """
+    names.check_sizes(model)
     if not names.may_exist(model):
         from trainer.nn.models import registry
 

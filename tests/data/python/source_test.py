@@ -119,7 +119,7 @@ def test_an_image_for_a_trained_model_does_not_depend_on_the_others():
         assert weights.tolist() == [float(at != 3) for at in order]
 
 
-def test_images_that_become_gray_are_told_once(logged):
+def test_images_that_become_grey_are_told_once(logged):
     grey = PICTURE.convert("L")
     evaluated([(grey, 0)] * 4)
     assert not logged

@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 
-from trainer.errors import UserError
 from trainer.nn.models.wide_resnet import wide_resnet
 
 
@@ -50,19 +49,6 @@ def test_convolutions_start_as_he_normal_over_fan_out():
     assert kernel.shape == (3, 3, 128, 256)
     assert kernel.std() == pytest.approx((2 / (9 * 256)) ** 0.5, rel=0.01)
     assert np.abs(kernel).max() > 3 * kernel.std()  # It is not truncated at two.
-
-
-@pytest.mark.parametrize(
-    ("depth", "near"), [(18, "16 or 22"), (4, "10"), (5, "10"), (-3, "10"), (27, "22 or 28")]
-)
-def test_invalid_depths_are_rejected_with_the_nearest(depth, near):
-    with pytest.raises(UserError, match=f"depth {depth} .*: use {near}$"):
-        wide_resnet(depth, 1, (32, 32, 3), 10)
-
-
-def test_a_width_below_one_is_rejected():
-    with pytest.raises(UserError, match="width 0"):
-        wide_resnet(16, 0, (32, 32, 3), 10)
 
 
 def test_logits_are_float32_under_mixed_precision():

@@ -136,6 +136,7 @@ def check_name(name: str) -> None:
     Raises:
         UserError: if it does not exist.
     """
+    names.check_sizes(name)
     if ":" in name:
         user_function.check_name(name)
     elif not (names.is_own(name) or application.constructor_of(name)):

@@ -9,7 +9,6 @@ group. If k = 1, the first group does not have a shortcut convolution, but the d
 
 import keras
 
-from trainer.errors import UserError
 from trainer.nn.models.convolution import activate, convolution
 
 _FIRST_CHANNELS = 16
@@ -20,23 +19,13 @@ def wide_resnet(
 ) -> keras.Model:
     """Returns WRN-depth-width from float images [b, h, w, c] to float32 logits [b, classes].
 
+    The depth is 6n + 4 with n ≥ 1 (`names.check_sizes`).
+
     Global average pooling and logits are float32; other layers have Keras' current dtype policy.
     The initial kernels of convolutions are as in the authors' code. The Dense layer has Keras'
     default initializer.
-
-    Raises:
-        UserError: if depth is not 6n + 4 with n ≥ 1, or width is below 1.
     """
-    blocks, rest = divmod(depth - 4, 6)
-    if rest or blocks < 1:
-        near = [6 * n + 4 for n in (blocks, blocks + 1) if n >= 1]
-        raise UserError(
-            f"wide_resnet of depth {depth} does not exist, since a depth is 6n + 4: use "
-            f"{' or '.join(map(str, near or [10]))}"
-        )
-    if width < 1:
-        raise UserError(f"wide_resnet of width {width} does not exist: use a width of 1 or more")
-
+    blocks = (depth - 4) // 6
     images = keras.Input(image_shape)
     x = convolution(_FIRST_CHANNELS, 3, 1, "conv")(images)  # [b, h, w, 16]
     for group, stride in enumerate((1, 2, 2)):
