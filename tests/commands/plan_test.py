@@ -76,7 +76,7 @@ def test_examples_that_are_not_known_are_asked_for(tmp_path, capsys):
 
 
 def test_a_model_that_does_not_exist_is_refused(capsys):
-    """By `planned`, which sweeps and the Python API call too."""
+    """`planned` refuses it, which sweeps and the Python API call too."""
     with pytest.raises(UserError, match="--model=wide_resnet_16 is not a model; did you mean"):
         plan.planned(parsed(RECIPE, "--model=wide_resnet_16"))
     with pytest.raises(UserError, match="depth 11 does not exist"):
