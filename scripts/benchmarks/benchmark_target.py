@@ -23,7 +23,7 @@ from typing import Any
 HERE = pathlib.Path(__file__).parent
 TARGET, MOST_EPOCHS = 0.9, 16
 # `compare` gives its runs the moment before their process starts.
-START = float(os.environ.get("START") or time.time())
+START = float(os.environ.get("CRESCENDO_BENCHMARK_START") or time.time())
 RUNS = {
     "Crescendo, fashion_mnist_grow": ["crescendo", "fashion_mnist_grow"],
     "Crescendo, fashion_mnist_decay": ["crescendo", "fashion_mnist_decay"],
@@ -108,7 +108,7 @@ def compare(rounds: int) -> None:
             done = subprocess.run(
                 [sys.executable, HERE / "benchmark_target.py", *command],
                 cwd=root,
-                env=os.environ | paths | {"START": str(time.time())},
+                env=os.environ | paths | {"CRESCENDO_BENCHMARK_START": str(time.time())},
                 stdout=subprocess.PIPE,
                 text=True,
                 check=True,

@@ -115,3 +115,5 @@ def test_outside_a_job_it_says_how_to_submit(tmp_path):
     first, second = done.stderr.splitlines()
     assert first == "train.sbatch: this is not a job of Slurm."
     assert second == f"Submit it: sbatch --nodes=2 {SCRIPT} --model_dir={tmp_path}/run"
+    done = subprocess.run([SCRIPT], env=elsewhere, capture_output=True, text=True)
+    assert done.stderr.endswith(f"sbatch --nodes=2 {SCRIPT}\n")

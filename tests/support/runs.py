@@ -115,7 +115,8 @@ def held(process):
     try:
         yield
     finally:
-        let_print(process, 65_536)
+        if not process.stdout.closed:  # A failed wait has read all.
+            let_print(process, 65_536)
 
 
 def let_print(process, unread):

@@ -23,6 +23,11 @@ def test_other_names_do_not(name):
     assert not names.may_exist(name)
 
 
+def test_numbers_of_thousands_of_digits_are_not_sizes():
+    """Python refuses to read a number of more than 4,300 digits."""
+    assert not any(map(names.is_own, ["vit_s_" + 5000 * "1", "wide_resnet_10_" + 5000 * "1"]))
+
+
 @pytest.mark.parametrize(
     ("depth", "near"), [(18, "16 or 22"), (4, "10"), (5, "10"), (0, "10"), (27, "22 or 28")]
 )

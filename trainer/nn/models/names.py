@@ -8,8 +8,8 @@ RESNET_50, VGG_16, PLAIN_9 = "resnet_50", "vgg_16", "plain_9"
 # Models of this program whose names have no sizes.
 NAMED = (RESNET_50, VGG_16, PLAIN_9)
 # The sizes are the keys of vision_transformer.SIZES.
-VIT = re.compile(r"vit_(ti|s|b)_([1-9]\d*)")
-WIDE_RESNET = re.compile(r"wide_resnet_(\d+)_(\d+)")
+VIT = re.compile(r"vit_(ti|s|b)_([1-9][0-9]{0,3})")
+WIDE_RESNET = re.compile(r"wide_resnet_([0-9]{1,4})_([0-9]{1,4})")
 # Maps further names that --model accepts to the names of constructors in keras.applications.
 ALIASES = {"inception_resnet_v2": "InceptionResNetV2"}
 
