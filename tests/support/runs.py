@@ -120,7 +120,7 @@ def held(process):
 
 
 def let_print(process, unread):
-    """Makes a process wait once so many bytes of its output are unread: 4,096, or twice as many."""
+    """Makes a process wait once so many bytes of its output are unread; 4,096 times 1, 2, 4, …"""
     fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, unread)
 
 
